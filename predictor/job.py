@@ -1,0 +1,111 @@
+"""The question: what to train, on what, for how long, and where.
+
+The field names are the command line's option names with ``_`` for ``-``, the keys of a job file and
+the arguments in Python. Facts that need the model or the machine (does the plan's product equal the
+count, does the batch divide) are checked where they are known.
+"""
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from predictor.errors import InputError, did_you_mean
+from predictor.units import parse_count
+
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "amp-fp16", "amp-bf16", "fp8"]
+Optimizer = Literal["sgd", "adam", "adamw", "adafactor", "lion", "none"]
+MemoryFormat = Literal["contiguous", "channels-last"]
+Mode = Literal["train", "infer"]
+Recompute = Literal["none", "selective", "full"]
+
+
+class Job(BaseModel):
+    """One training or inference job. Only ``model`` and ``hardware`` are needed.
+
+    model          a name ("zoo:resnet50", "timm:vit_base_patch16_224", "config.json", "model.onnx",
+                   "net.py:build"), a torch module, or a callable that returns one
+    inputs         tensors, a dict of tensors, or specs such as ["ids:int64[8,1024]"]
+    batch_size     samples of one optimizer step over all accelerators (global batch)
+    micro_batch    samples one data-parallel rank works on at a time
+    dp tp pp cp    data, tensor, pipeline and context parallel sizes; their product is ``count``
+    ep             expert parallel size, divides ``dp``
+    price          US dollar per accelerator and hour
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+
+    model: Any
+    inputs: Any = None
+    hardware: str
+    count: int | None = Field(None, gt=0)
+    nodes: int | None = Field(None, gt=0)
+    precision: Precision = "fp32"
+    stack: str | None = None
+    memory_format: MemoryFormat = "contiguous"
+    batch_size: int | None = Field(None, gt=0)
+    micro_batch: int | None = Field(None, gt=0)
+    seq_len: int | None = Field(None, gt=0)
+    image_size: int | None = Field(None, gt=0)
+    optimizer: Optimizer = "adamw"
+    mode: Mode = "train"
+    steps: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    dataset_size: int | None = Field(None, gt=0)
+    dp: int | None = Field(None, gt=0)
+    tp: int = Field(1, gt=0)
+    pp: int = Field(1, gt=0)
+    ep: int = Field(1, gt=0)
+    cp: int = Field(1, gt=0)
+    zero: Literal[0, 1, 2, 3] = 0
+    recompute: Recompute = "none"
+    region: str | None = None
+    pue: float | None = Field(None, ge=1, le=5)
+    price: float | None = Field(None, ge=0)
+    strict: bool = False
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(explain(error, type(self))) from None
+
+    @field_validator("steps", "samples", "tokens", "dataset_size", mode="before")
+    @classmethod
+    def _read_count(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{info.field_name}: {value} is not a whole number of at least 1")
+        return parse_count(value, info.field_name)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Job":
+        given = [n for n in ("steps", "samples", "tokens", "epochs") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise InputError(f"length given more than once: {', '.join(given)}; give one of them")
+        if (self.epochs is None) != (self.dataset_size is None):
+            raise InputError("epochs and dataset_size belong together; give both (or steps, samples, tokens)")
+        return self
+
+    @property
+    def has_length(self) -> bool:
+        """True when the whole run, not only one step, is asked for."""
+        return any(v is not None for v in (self.steps, self.samples, self.tokens, self.epochs))
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str = "job") -> str:
+    """The first fault of a pydantic error as one line in the user's words."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"]) or where
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'{did_you_mean(key, model.model_fields)}; known keys: " + ", ".join(
+            model.model_fields
+        )
+    if fault["type"] == "missing":
+        return f"{where}: '{key}' is missing"
+    if fault["type"] == "literal_error":
+        return f"{where}: {key} is {fault['input']!r}, accepted: {fault['ctx']['expected']}"
+    return f"{where}: {key} is {fault['input']!r}: {fault['msg'].lower()}"

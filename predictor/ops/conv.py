@@ -1,0 +1,80 @@
+"""Convolutions of one to three axes, grouped, depthwise and transposed, and their gradients."""
+
+from math import prod
+
+from predictor.ir import Op, TensorSpec, Work
+from predictor.ops import Kernel, formula, gradient
+
+
+def _kind(groups: int, channels: int) -> str:
+    """Depthwise kernels do not use the matrix units."""
+    return "depthwise" if groups > 1 and groups == channels else "conv"
+
+
+def _shape_of(op: Op) -> tuple[TensorSpec, TensorSpec, TensorSpec, int, bool]:
+    """Input, weight, output, groups and whether transposed, of a forward convolution."""
+    x, weight = op.inputs[:2]
+    groups = int(op.attrs.get("groups", op.attrs.get("group", 1)))
+    transposed = bool(op.attrs.get("transposed", op.name == "onnx.ConvTranspose"))
+    return x, weight, op.outputs[0], groups, transposed
+
+
+def _forward(x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, transposed: bool) -> Kernel:
+    """y [b, n, ...] = x [b, c, ...] * weight: each element meets one filter of one group.
+
+    flop = 2 * y.elements * prod(weight.shape[1:]); a transposed one scatters x instead of gathering y.
+    """
+    dense, sparse = (x, y) if transposed else (y, x)
+    per_element = prod(weight.shape[1:])
+    flop = 2 * dense.elements * per_element
+    m = dense.elements // max(dense.shape[1], 1)
+    n = dense.shape[1] // groups
+    dims = (groups, m, n, per_element) if not transposed else (groups, m, per_element, n)
+    work = Work(matrix_flop=flop, read_byte=x.byte + weight.byte, write_byte=y.byte)
+    return Kernel(_kind(groups, sparse.shape[1]), work, x.dtype, dims)
+
+
+@formula("aten.convolution", "aten._convolution", "onnx.Conv", "onnx.ConvTranspose")
+def convolution(op: Op) -> tuple[Kernel, ...]:
+    """One implicit product per group."""
+    return (_forward(*_shape_of(op)),)
+
+
+def _backward(
+    x: TensorSpec,
+    weight: TensorSpec,
+    y: TensorSpec,
+    groups: int,
+    transposed: bool,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Kernel, ...]:
+    """Gradients of input, weight and bias that are ``wanted``; each product has the forward's flop."""
+    forward = _forward(x, weight, y, groups, transposed)
+    g, m, n, k = forward.dims
+    flop = forward.work.matrix_flop
+    kernels = []
+    if wanted[0]:
+        work = Work(matrix_flop=flop, read_byte=y.byte + weight.byte, write_byte=x.byte)
+        kernels.append(Kernel(forward.kind, work, x.dtype, (g, m, k, n)))
+    if wanted[1]:
+        work = Work(matrix_flop=flop, read_byte=y.byte + x.byte, write_byte=weight.byte)
+        kernels.append(Kernel(forward.kind, work, x.dtype, (g, n, k, m)))
+    if wanted[2]:
+        work = Work(vector_flop=y.elements, read_byte=y.byte, write_byte=0)
+        kernels.append(Kernel("reduce", work, y.dtype))
+    return tuple(kernels)
+
+
+@formula("aten.convolution_backward")
+def convolution_backward(op: Op) -> tuple[Kernel, ...]:
+    """(dy, x, weight) -> the gradients its output mask asks for."""
+    dy, x, weight = op.inputs[:3]
+    mask = op.attrs.get("output_mask", (True, True, True))
+    wanted = (bool(mask[0]), bool(mask[1]), bool(mask[2]))
+    return _backward(x, weight, dy, int(op.attrs["groups"]), bool(op.attrs["transposed"]), wanted)
+
+
+@gradient("onnx.Conv", "onnx.ConvTranspose")
+def convolution_gradient(op: Op) -> tuple[Kernel, ...]:
+    """All three gradients; the first layer's input gradient, never needed, is a small surplus."""
+    return _backward(*_shape_of(op), (True, True, len(op.inputs) > 2))

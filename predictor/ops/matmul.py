@@ -1,0 +1,85 @@
+"""Matrix products and their gradients."""
+
+from math import prod
+
+from predictor.ir import Op, TensorSpec, Work
+from predictor.ops import Kernel, formula, gradient
+
+
+def product(  # noqa: PLR0917 - the sides of a product have an order
+    g: int, m: int, n: int, k: int, dtype: str, read_byte: int, write_byte: int
+) -> Kernel:
+    """``g`` products [m, k] @ [k, n]: 2*g*m*n*k flop."""
+    work = Work(matrix_flop=2 * g * m * n * k, read_byte=read_byte, write_byte=write_byte)
+    return Kernel("matmul", work, dtype, (g, m, n, k))
+
+
+def _bytes(*tensors: TensorSpec) -> int:
+    return sum(t.byte for t in tensors)
+
+
+@formula("aten.mm", "aten.bmm", "aten._int_mm", "aten._scaled_mm")
+def matmul(op: Op) -> tuple[Kernel, ...]:
+    """[g, m, k] @ [g, k, n] -> [g, m, n]; two axes where g is 1."""
+    a, b = op.inputs[:2]
+    g = a.shape[0] if len(a.shape) == 3 else 1
+    return (
+        product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b), _bytes(*op.outputs)),
+    )
+
+
+@formula("aten.addmm", "aten.baddbmm", "aten.addmm_", "aten.baddbmm_")
+def add_matmul(op: Op) -> tuple[Kernel, ...]:
+    """c + [g, m, k] @ [g, k, n]; the sum happens where the product is written."""
+    c, a, b = op.inputs[:3]
+    g = a.shape[0] if len(a.shape) == 3 else 1
+    return (
+        product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b, c), _bytes(*op.outputs)),
+    )
+
+
+@formula("aten.linear")
+def linear(op: Op) -> tuple[Kernel, ...]:
+    """[..., k] @ weight [n, k] transposed + bias [n] -> [..., n]."""
+    x, weight = op.inputs[:2]
+    n, k = weight.shape
+    return (
+        product(1, x.elements // max(k, 1), n, k, x.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),
+    )
+
+
+@formula("aten.mv", "aten.addmv", "aten.dot", "aten.vdot")
+def matrix_vector(op: Op) -> tuple[Kernel, ...]:
+    """[m, k] @ [k] -> [m], or [k] @ [k] -> []."""
+    a, b = op.inputs[-2:]
+    k = b.elements
+    return (product(1, a.elements // max(k, 1), 1, k, a.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
+
+
+def _product_of(op: Op) -> tuple[TensorSpec, TensorSpec, int, int, int, int]:
+    """The two factors and g, m, n, k of a product with leading axes that may broadcast."""
+    a, b = op.inputs[:2]
+    k = a.shape[-1]
+    n = b.shape[-1] if len(b.shape) > 1 else 1
+    if len(b.shape) <= 2:
+        return a, b, 1, a.elements // max(k, 1), n, k
+    m = a.shape[-2] if len(a.shape) > 1 else 1
+    return a, b, prod(op.outputs[0].shape) // max(m * n, 1), m, n, k
+
+
+@formula("onnx.MatMul")
+def general_matmul(op: Op) -> tuple[Kernel, ...]:
+    """[..., m, k] @ [..., k, n] with numpy broadcasting; a shared [k, n] makes one large product."""
+    a, b, g, m, n, k = _product_of(op)
+    return (product(g, m, n, k, a.dtype, _bytes(a, b), _bytes(*op.outputs)),)
+
+
+@gradient("onnx.MatMul")
+def general_matmul_gradient(op: Op) -> tuple[Kernel, ...]:
+    """dA = dY @ B^T and dB = A^T @ dY, each with the flop of the forward product."""
+    a, b, g, m, n, k = _product_of(op)
+    (y,) = op.outputs[:1]
+    return (
+        product(g, m, k, n, a.dtype, _bytes(y, b), a.byte),
+        product(g, k, n, m, a.dtype, _bytes(y, a), b.byte),
+    )

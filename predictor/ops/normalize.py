@@ -1,0 +1,92 @@
+"""Normalisations, softmax and losses, and their gradients: passes over memory."""
+
+from predictor.ir import Op, Work
+from predictor.ops import Kernel, compute_dtype, formula, streamed
+
+
+def _passes(op: Op, kind: str, extra_reads: int, flop_per_element: int) -> tuple[Kernel, ...]:
+    """The streamed bytes, and the first input read ``extra_reads`` more times for its statistics."""
+    once = streamed(op, flop_per_element)
+    again = Work(read_byte=extra_reads * op.inputs[0].byte)
+    return (Kernel(kind, once + again, compute_dtype(op)),)
+
+
+@formula(
+    "aten.native_batch_norm",
+    "aten._native_batch_norm_legit",
+    "aten._native_batch_norm_legit_functional",
+    "aten._batch_norm_with_update",
+    "aten.cudnn_batch_norm",
+)
+def batch_norm(op: Op) -> tuple[Kernel, ...]:
+    """Statistics over a channel's whole plane: the input is read twice, written once."""
+    return _passes(op, "norm", 1, 6)
+
+
+@formula(
+    "aten.native_batch_norm_backward",
+    "aten.batch_norm_backward",
+    "aten.cudnn_batch_norm_backward",
+)
+def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
+    """(dy, x, ...) -> dx: dy and x are read for the sums and again for dx."""
+    once = streamed(op, 10)
+    again = Work(read_byte=op.inputs[0].byte + op.inputs[1].byte)
+    return (Kernel("norm", once + again, compute_dtype(op)),)
+
+
+@formula(
+    "aten._native_batch_norm_legit_no_training",
+    "aten.native_layer_norm",
+    "aten.native_layer_norm_backward",
+    "aten._fused_rms_norm",
+    "aten._fused_rms_norm_backward",
+    "onnx.LayerNormalization",
+    "onnx.BatchNormalization",
+)
+def row_norm(op: Op) -> tuple[Kernel, ...]:
+    """A row fits on chip: each tensor moves once."""
+    return _passes(op, "norm", 0, 8)
+
+
+@formula(
+    "aten.native_group_norm",
+    "aten.native_group_norm_backward",
+    "onnx.InstanceNormalization",
+    "onnx.GroupNormalization",
+)
+def group_norm(op: Op) -> tuple[Kernel, ...]:
+    """A group's plane does not fit on chip: the first input is read twice."""
+    return _passes(op, "norm", 1, 8)
+
+
+@formula(
+    "aten._softmax",
+    "aten._log_softmax",
+    "aten._safe_softmax",
+    "aten._softmax_backward_data",
+    "aten._log_softmax_backward_data",
+    "aten.logsumexp",
+    "onnx.Softmax",
+    "onnx.LogSoftmax",
+)
+def softmax(op: Op) -> tuple[Kernel, ...]:
+    """One read and one write of each tensor, an exponential per element."""
+    return _passes(op, "softmax", 0, 5)
+
+
+@formula("aten.nll_loss_forward", "aten.nll_loss2d_forward")
+def nll_loss(op: Op) -> tuple[Kernel, ...]:
+    """Picks one log-probability per target: the rest of the input stays unread."""
+    log_p, target = op.inputs[:2]
+    picked = target.elements * (log_p.byte // max(log_p.elements, 1))
+    work = Work(vector_flop=target.elements, read_byte=picked + target.byte, write_byte=4)
+    return (Kernel("gather", work, compute_dtype(op)),)
+
+
+@formula("aten.nll_loss_backward", "aten.nll_loss2d_backward")
+def nll_loss_backward(op: Op) -> tuple[Kernel, ...]:
+    """Writes a gradient that is zero but for one element per target."""
+    target = op.inputs[2]
+    work = Work(read_byte=target.byte, write_byte=sum(t.byte for t in op.outputs))
+    return (Kernel("copy", work, compute_dtype(op)),)
