@@ -136,6 +136,7 @@ class Graph:
     batch              samples in the micro-batch
     tokens_per_sample  length of the token sequence of one sample, None for models without tokens
     events             storages allocated and freed, empty when the frontend cannot know
+    gradients          storages that hold parameter gradients when the step ends
     origin             frontend, versions and arguments, for provenance
     notes              what the frontend had to assume: (topic, text, advice)
     """
@@ -149,6 +150,7 @@ class Graph:
     input_byte: int = 0
     tokens_per_sample: int | None = None
     events: tuple[StorageEvent, ...] = ()
+    gradients: frozenset[int] = frozenset()
     origin: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[tuple[str, str, str], ...] = ()
 

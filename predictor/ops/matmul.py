@@ -1,5 +1,6 @@
 """Matrix products and their gradients."""
 
+from dataclasses import replace
 from math import prod
 
 from predictor.ir import Op, TensorSpec, Work
@@ -54,6 +55,24 @@ def matrix_vector(op: Op) -> tuple[Kernel, ...]:
     a, b = op.inputs[-2:]
     k = b.elements
     return (product(1, a.elements // max(k, 1), 1, k, a.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
+
+
+@formula("predictor.grouped_mm")
+def grouped_matmul(op: Op) -> tuple[Kernel, ...]:
+    """Rows [t, k] of e experts, each times its own [k, n]; the load is taken as balanced."""
+    a, b = op.inputs[:2]
+    e, k, n = b.shape
+    kernel = product(1, a.shape[0], n, k, a.dtype, _bytes(a, b), _bytes(*op.outputs))
+    return (replace(kernel, dims=(e, max(a.shape[0] // e, 1), n, k)),)
+
+
+@formula("predictor.grouped_mm_weight")
+def grouped_matmul_weight(op: Op) -> tuple[Kernel, ...]:
+    """Weight gradient of e experts: [k, t/e] @ [t/e, n] each."""
+    a, grad = op.inputs[:2]
+    e, k, n = op.outputs[0].shape
+    kernel = product(1, k, n, a.shape[0], a.dtype, _bytes(a, grad), _bytes(*op.outputs))
+    return (replace(kernel, dims=(e, k, n, max(a.shape[0] // e, 1))),)
 
 
 def _product_of(op: Op) -> tuple[TensorSpec, TensorSpec, int, int, int, int]:

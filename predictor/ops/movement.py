@@ -169,6 +169,7 @@ def scatter(op: Op) -> tuple[Kernel, ...]:
     "aten.count_nonzero",
     "aten.native_norm",
     "aten.bincount",
+    "aten.histc",
     "aten.nonzero",
     "aten.evenly_distribute_backward",
 )

@@ -1,0 +1,83 @@
+"""From a model definition to a Graph: one table of frontends, each accepting its own kind of source.
+
+PyTorch and ONNX are imported only by the frontend that needs them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from predictor.errors import InputError, did_you_mean
+from predictor.ir import Graph
+from predictor.zoo import ZOO
+
+FORMS = (
+    "zoo:NAME, timm:NAME, torchvision:NAME, file.py:factory, package.module:factory, "
+    "a Hugging Face config.json, or model.onnx"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the job says about reading its model; None leaves a choice to the model.
+
+    batch  samples in the recorded micro-batch
+    dims   sizes of further symbolic axes, by name
+    """
+
+    batch: int | None = None
+    seq_len: int | None = None
+    image_size: int | None = None
+    precision: str = "fp32"
+    channels_last: bool = False
+    train: bool = True
+    inputs: Any = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+
+def load_graph(source: Any, options: ReadOptions) -> Graph:
+    """Read any supported model source; raises InputError with the accepted forms when it is none."""
+    if not isinstance(source, str | Path):
+        return _torch(source, options)
+    text = str(source)
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in {"zoo", "timm", "torchvision"}:
+        return _torch(text, options)
+    if text.endswith(".onnx"):
+        return _onnx(_existing(text), options)
+    if text.endswith(".json"):
+        from predictor.frontends.torch_hf import read_config
+
+        return read_config(_existing(text), options)
+    if colon and rest.isidentifier():
+        return _torch(text, options)
+    raise InputError(f"model '{text}' is none of: {FORMS}{did_you_mean(text, [f'zoo:{n}' for n in ZOO])}")
+
+
+def runs_code(source: Any) -> bool:
+    """True when reading this source executes Python that the user names."""
+    text = str(source)
+    prefix, colon, rest = text.partition(":")
+    return bool(colon) and prefix not in {"zoo", "timm", "torchvision"} and rest.isidentifier()
+
+
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise InputError(f"model '{text}': no such file")
+    return path
+
+
+def _torch(source: Any, options: ReadOptions) -> Graph:
+    from predictor.frontends.torch_model import read_torch
+
+    return read_torch(source, options)
+
+
+def _onnx(path: Path, options: ReadOptions) -> Graph:
+    from predictor.frontends.onnx_file import read_onnx
+
+    if options.inputs is not None:
+        raise InputError(f"{path}: an ONNX file names its own inputs; leave --input away and give --batch-size")
+    return read_onnx(path, options.batch, dict(options.dims), options.seq_len)

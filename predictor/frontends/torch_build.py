@@ -1,0 +1,108 @@
+"""Build a PyTorch model whose weights take no memory, whatever its constructor computes.
+
+Weights become fake tensors (shape and type, no storage). Small tensors stay real while the
+constructor runs, because many constructors compute with them: ``[x.item() for x in linspace(...)]``.
+Everything is recorded as if on the CPU: fake CUDA tensors with gradients abort a CPU-only PyTorch.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# A tensor of more elements than this is never made for real.
+SMALL = 2**14
+_SIZED_FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "new_empty", "new_zeros", "new_ones", "new_full"}
+
+
+def fake_mode() -> FakeTensorMode:
+    """A fake tensor mode that also takes the real tensors a model holds beside its weights."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class _Building(TorchDispatchMode):
+    """Large new tensors are fake, small ones real."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._is_large(func, args) or any(isinstance(a, FakeTensor) for a in tree_leaves((args, kwargs))):
+            with self.mode:
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _is_large(func: Any, args: tuple[Any, ...]) -> bool:
+        name = func._schema.name.removeprefix("aten::")
+        if name not in _SIZED_FACTORIES:
+            return False
+        size = next((a for a in args if isinstance(a, list | tuple)), ())
+        return prod(int(n) for n in size) > SMALL
+
+
+@contextmanager
+def _no_initial_values() -> Iterator[None]:
+    """Skip the filling of weights: their values never matter, and some fillings loop until they fit."""
+    fillers = [name for name in vars(nn.init) if name.startswith("_no_grad_")]
+    kept = {name: getattr(nn.init, name) for name in fillers}
+    try:
+        for name in fillers:
+            setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(nn.init, name, function)
+
+
+def build(factory: Callable[[], Any], mode: FakeTensorMode) -> Any:
+    """Call ``factory`` so that nothing large is allocated; the tensors of the module it returns are fake."""
+    with warnings.catch_warnings(), _no_initial_values(), _Building(mode):
+        warnings.simplefilter("ignore")  # what a constructor warns of concerns real training
+        module = factory()
+    if isinstance(module, nn.Module):
+        _make_fake(module, mode)
+    return module
+
+
+def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of a user's own module with fake tensors on the CPU; the module itself is left as it is."""
+    with FakeCopyMode(mode):
+        twin = copy.deepcopy(module)
+    _make_fake(twin, mode)
+    return twin
+
+
+def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace parameters and buffers by fake CPU ones, in place; tied ones stay tied."""
+    made: dict[int, torch.Tensor] = {}
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, tensor in table.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    made[id(tensor)] = _fake(tensor, mode)
+                table[name] = made[id(tensor)]  # type: ignore[assignment]
+
+
+def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    if isinstance(tensor, FakeTensor) and tensor.fake_mode is mode and tensor.device.type == "cpu":
+        return tensor
+    with mode:
+        twin = torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device="cpu")
+        if isinstance(tensor, nn.Parameter) or getattr(tensor, "_is_param", False):
+            return nn.Parameter(twin, requires_grad=tensor.requires_grad)
+    return twin

@@ -1,0 +1,175 @@
+"""Record on the CPU the operators an accelerator would run.
+
+PyTorch picks other kernels on a CPU: attention has its own names, dropout keeps a float mask, autocast
+has other lists. While ``accelerator_kernels`` is active, the dispatcher's CPU entries for these are
+replaced, and put back afterwards; nothing is executed either way, since all tensors are fake.
+
+The CUDA autocast lists: https://docs.pytorch.org/docs/stable/amp.html (read November 2026).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.library import Library
+
+from predictor.errors import UnsupportedError
+
+_OWN = Library("predictor", "DEF")
+_OWN.define("attention(Tensor q, Tensor k, Tensor v, Tensor? bias, bool is_causal) -> (Tensor, Tensor)")
+_OWN.define(
+    "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor out, "
+    "Tensor lse, bool is_causal, bool bias_grad) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_OWN.define("grouped_mm(Tensor a, Tensor b, Tensor ends) -> Tensor")
+_OWN.define("grouped_mm_weight(Tensor a, Tensor grad, Tensor ends) -> Tensor")
+
+# Operators that CUDA's autocast runs in float32, by the name and overload that the dispatcher sees.
+_FLOAT32 = (
+    "__rpow__ acos asin cosh exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan "
+    "pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar softplus layer_norm native_layer_norm group_norm "
+    "cosine_similarity poisson_nll_loss cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss "
+    "kl_div l1_loss smooth_l1_loss huber_loss mse_loss margin_ranking_loss multilabel_margin_loss "
+    "soft_margin_loss triplet_margin_loss multi_margin_loss binary_cross_entropy_with_logits dist pdist "
+    "cdist renorm logsumexp softmax.int log_softmax.int softmin.int prod prod.dim_int cumprod cumsum "
+    "norm.Scalar norm.ScalarOpt_dim linalg_vector_norm sum sum.dim_IntList rms_norm"
+).split()
+
+
+@torch.library.register_fake("predictor::attention", lib=_OWN)
+def _attention_shape(q: Any, k: Any, v: Any, bias: Any, is_causal: bool) -> tuple[Any, Any]:
+    b, h, s, _ = q.shape
+    out = q.new_empty(b, s, h, v.shape[-1]).transpose(1, 2)
+    return out, q.new_empty((b, h, s), dtype=torch.float32)
+
+
+@torch.library.register_fake("predictor::attention_backward", lib=_OWN)
+def _attention_backward_shape(
+    grad: Any, q: Any, k: Any, v: Any, bias: Any, out: Any, lse: Any, is_causal: bool, bias_grad: bool
+) -> tuple[Any, Any, Any, Any]:
+    bias_gradient = torch.empty_like(bias) if bias_grad else q.new_empty(0)
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), bias_gradient
+
+
+class _Attention(torch.autograd.Function):
+    """A fused kernel: saves q, k, v, bias, the result and one number per row, never the scores."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, bias: Any, is_causal: bool) -> Any:
+        out, lse = torch.ops.predictor.attention(q, k, v, bias, is_causal)
+        ctx.save_for_backward(q, k, v, bias, out, lse)
+        ctx.is_causal = is_causal
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        q, k, v, bias, out, lse = ctx.saved_tensors
+        wants_bias = bias is not None and ctx.needs_input_grad[3]
+        dq, dk, dv, dbias = torch.ops.predictor.attention_backward(
+            grads[0], q, k, v, bias, out, lse, ctx.is_causal, wants_bias
+        )
+        return dq, dk, dv, dbias if wants_bias else None, None
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    lead = query.shape[:-3]
+    if len(lead) != 1:  # bring [s, d], [h, s, d] and [..., h, s, d] to four axes and back
+        q, k, v = (t.reshape(-1, *((1,) * (3 - t.dim())), *t.shape[-3:]) for t in (query, key, value))
+        out = _Attention.apply(q, k, v, attn_mask, is_causal)
+        return out.reshape(*query.shape[:-1], value.shape[-1])
+    return _Attention.apply(query, key, value, attn_mask, is_causal)
+
+
+@torch.library.register_fake("predictor::grouped_mm", lib=_OWN)
+def _grouped_shape(a: Any, b: Any, ends: Any) -> Any:
+    return a.new_empty(a.shape[0], b.shape[-1])
+
+
+@torch.library.register_fake("predictor::grouped_mm_weight", lib=_OWN)
+def _grouped_weight_shape(a: Any, grad: Any, ends: Any) -> Any:
+    return a.new_empty(ends.shape[0], a.shape[1], grad.shape[1])
+
+
+class _GroupedProduct(torch.autograd.Function):
+    """Rows of a [t, k], sorted by expert, times that expert's b [e, k, n]; ``ends`` are the experts' last rows."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any, ends: Any) -> Any:
+        ctx.save_for_backward(a, b, ends)
+        return torch.ops.predictor.grouped_mm(a, b, ends)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        a, b, ends = ctx.saved_tensors
+        da = torch.ops.predictor.grouped_mm(grads[0], b.transpose(-2, -1), ends)
+        return da, torch.ops.predictor.grouped_mm_weight(a, grads[0], ends), None
+
+
+def _grouped_mm(a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    if a.dim() != 2 or b.dim() != 3 or offs is None:
+        raise UnsupportedError("grouped products other than [t, k] x [e, k, n] with offsets cannot be counted")
+    out = _GroupedProduct.apply(a, b, offs)
+    return out if out_dtype is None else out.to(out_dtype)
+
+
+def _dropout(x: Any, p: float, train: bool) -> Any:
+    if not train or p == 0:
+        return x
+    return torch.ops.aten.native_dropout(x, p, train)[0]
+
+
+def _in_float32(overload: Any) -> Callable[..., Any]:
+    no_autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(_widened(a) for a in args)
+        with torch._C._ExcludeDispatchKeyGuard(no_autocast):
+            return overload(*args, **kwargs)
+
+    return kernel
+
+
+def _widened(value: Any) -> Any:
+    half = isinstance(value, torch.Tensor) and value.dtype in {torch.float16, torch.bfloat16}
+    return value.float() if half else value
+
+
+def _overload(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+
+
+@contextmanager
+def accelerator_kernels(autocast: torch.dtype | None) -> Iterator[None]:
+    """Dispatch as an accelerator does, under autocast to ``autocast`` when it is given."""
+    library = Library("aten", "IMPL")
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # replacing an entry of the dispatcher warns
+            library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")
+            library.impl("dropout", _dropout, "AutogradCPU")
+            library.impl("_grouped_mm", _grouped_mm, "AutogradCPU")
+            if autocast is not None:
+                for name in _FLOAT32:
+                    overload = _overload(name)
+                    if overload is not None:
+                        library.impl(name, _in_float32(overload), "AutocastCPU", allow_override=True)
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        library._destroy()

@@ -1,0 +1,192 @@
+"""Run one step of a PyTorch model on fake tensors and write down every operator and every storage."""
+
+import logging
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from predictor.errors import InputError
+from predictor.frontends.torch_kernels import accelerator_kernels
+from predictor.ir import BACKWARD, FORWARD, Op, Parameter, StorageEvent, TensorSpec
+
+_DTYPES = {getattr(torch, name): name for name in (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "uint16",
+    "uint32", "uint64", "bool", "complex64", "complex128",
+)}
+_DTYPES |= {getattr(torch, n): "float8" for n in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, n)}
+
+
+class _Call:
+    """What is fixed about an operator: its name, the names of its arguments, whether it is skipped."""
+
+    __slots__ = ("arguments", "name", "skip")
+
+    def __init__(self, func: Any) -> None:
+        namespace, _, name = func._schema.name.partition("::")
+        self.name = f"{namespace}.{name}"
+        self.arguments = tuple(argument.name for argument in func._schema.arguments)
+        self.skip = namespace == "prim" or bool(func.is_view)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps operators in order and the life of every storage; views are left out, they move nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.events: list[StorageEvent] = []
+        self.phase = FORWARD
+        self.scope = ""
+        self._calls: dict[Any, _Call] = {}
+        self._ids: dict[int, int] = {}
+        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._next = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        call = self._calls.get(func)
+        if call is None:
+            call = self._calls[func] = _Call(func)
+        if not call.skip:
+            self._write(call, args, kwargs, out)
+        return out
+
+    def _write(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        inputs: list[TensorSpec] = []
+        attrs: dict[str, Any] = {}
+        for name, value in (*zip(call.arguments, args, strict=False), *kwargs.items()):
+            self._argument(name, value, inputs, attrs)
+        outputs: list[TensorSpec] = []
+        self._argument("", out, outputs, {})
+        self.ops.append(Op(call.name, tuple(inputs), tuple(outputs), attrs, self.phase, self.scope))
+
+    def _argument(self, name: str, value: Any, tensors: list[TensorSpec], attrs: dict[str, Any]) -> None:
+        if isinstance(value, torch.Tensor):
+            tensors.append(self.spec(value))
+        elif isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+            tensors.extend(self.spec(v) for v in value if isinstance(v, torch.Tensor))
+        elif value is not None and name:
+            attrs[name] = tuple(value) if isinstance(value, list) else value
+
+    def spec(self, tensor: torch.Tensor) -> TensorSpec:
+        """The spec of a tensor; a storage not seen before is an allocation."""
+        storage = tensor.untyped_storage()
+        number = self._ids.get(id(storage))
+        if number is None:
+            number = self._allocate(storage)
+        return TensorSpec(tuple(tensor.shape), _DTYPES[tensor.dtype], tensor.stride(), number)
+
+    def _allocate(self, storage: Any) -> int:
+        number, key, byte = self._next, id(storage), storage.nbytes()
+        self._next += 1
+        self._ids[key] = number
+        self.events.append(StorageEvent(len(self.ops), byte, number))
+
+        def freed(_: Any) -> None:
+            del self._ids[key], self._watched[key]
+            self.events.append(StorageEvent(len(self.ops), -byte, number))
+
+        self._watched[key] = weakref.ref(storage, freed)
+        return number
+
+    def known(self, tensors: Iterator[torch.Tensor]) -> int:
+        """Bytes of tensors that live before the step; their storages are not events."""
+        count = len(self.events)
+        for tensor in tensors:
+            self.spec(tensor)
+        total = sum(event.byte for event in self.events[count:])
+        del self.events[count:]
+        return total
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What fails is reported once, by our own message; warnings about real training do not apply."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
+
+
+@contextmanager
+def _scopes(module: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Tell the recorder which module is running, by its path."""
+    names = {id(part): name for name, part in module.named_modules()}
+    stack = [""]
+
+    def enter(part: nn.Module, _: Any) -> None:
+        stack.append(names.get(id(part), stack[-1]))
+        recorder.scope = stack[-1]
+
+    def leave(*_: Any) -> None:
+        stack.pop()
+        recorder.scope = stack[-1]
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def record_step(
+    module: nn.Module,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    mode: Any,
+    *,
+    train: bool,
+    autocast: torch.dtype | None,
+    loss: Callable[[Any, Mapping[str, Any]], torch.Tensor],
+) -> tuple[Recorder, frozenset[int], int, int]:
+    """Forward, loss and backward of one micro-batch, or the forward pass alone.
+
+    Returns the recorder, the storages that hold gradients at the end, and the bytes of buffers and inputs.
+    """
+    module.train(train)
+    recorder = Recorder()
+    args, kwargs = inputs
+    recorder.known(iter(module.parameters()))
+    buffers_byte = recorder.known(iter(module.buffers()))
+    input_byte = recorder.known(t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor))
+    with _quiet(), mode, accelerator_kernels(autocast), _scopes(module, recorder), recorder:
+        with nullcontext() if train else torch.no_grad():
+            outputs = module(*args, **kwargs)
+            value = loss(outputs, kwargs) if train else None
+        del outputs
+    if value is not None:
+        _backward(value, recorder, mode)
+    gradients = frozenset(
+        recorder.spec(p.grad).storage for p in module.parameters() if p.grad is not None
+    )
+    return recorder, gradients, buffers_byte, input_byte
+
+
+def _backward(value: torch.Tensor, recorder: Recorder, mode: Any) -> None:
+    if not value.requires_grad:
+        raise InputError("no parameter of the model receives a gradient; use --mode infer for frozen models")
+    recorder.phase, recorder.scope = BACKWARD, ""
+    with _quiet(), mode, accelerator_kernels(None), recorder:
+        value.backward()  # type: ignore[no-untyped-call]
+
+
+def parameters_of(module: nn.Module) -> tuple[Parameter, ...]:
+    """Weights of a module, tied ones once."""
+    return tuple(
+        Parameter(name, tuple(p.shape), _DTYPES[p.dtype], p.requires_grad, "expert" in name)
+        for name, p in module.named_parameters()
+    )
