@@ -22,6 +22,21 @@ from predictor.values import Sourced
 
 DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8")
 
+DIMENSIONS = {
+    **{f"peak.{dtype}": "flop rate" for dtype in DTYPES},
+    "memory.capacity": "size",
+    "memory.bandwidth": "byte rate",
+    "cache.onchip": "size",
+    "compute_units": "number",
+    "clock.boost": "frequency",
+    "link.intranode": "byte rate",
+    "link.internode": "byte rate",
+    "power.limit": "power",
+    "power.idle": "power",
+    "embodied": "carbon",
+}
+"""What each table of a profile measures."""
+
 # fp32 on the vector units as a share of the 16-bit matrix peak, where the maker publishes none.
 # TPU v5p: 4 units x 8 x 128 lanes x 1.75 GHz x 2 cores = 14 of 459 TFLOP/s, a share of 0.031.
 VECTOR_SHARE = Sourced(
@@ -52,6 +67,7 @@ class Accelerator:
     intranode_byte_per_s  to the other accelerators of the node, one direction, all links [byte/s]
     internode_byte_per_s  to other nodes, one direction, reference node of the vendor [byte/s]
     per_node              devices in the usual node
+    fabric_size           devices the intranode link joins at full rate: a node, or a whole TPU pod
     idle_w                board, nothing running, with a context open [W]
     limit_w               default power limit, or the most a chip was seen to draw [W]
     embodied_kgco2e       making one device [kg CO2e]
@@ -76,6 +92,7 @@ class Accelerator:
     intranode_byte_per_s: Sourced | None
     internode_byte_per_s: Sourced | None
     per_node: int
+    fabric_size: int
     idle_w: Sourced
     limit_w: Sourced | None
     embodied_kgco2e: Sourced | None
@@ -93,7 +110,7 @@ class _Table(BaseModel):
 class _Quantity(_Table):
     """A number as its source prints it."""
 
-    value: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     unit: str = ""
     source: Text
     as_of: Day
@@ -156,6 +173,7 @@ class _File(_Table):
     aliases: list[Text]
     accelerators_per_node: Annotated[int, Field(ge=1)]
     software_sees: Annotated[int, Field(ge=1)] = 1
+    fabric_size: Annotated[int, Field(ge=1)] | None = None
     peak: _Peak
     memory: _Memory
     power: _Power
@@ -251,8 +269,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    """The first fault of the file: file, key, rule."""
-    fault = error.errors(include_url=False)[0]
+    """One fault of the file, unknown keys first because they explain missing ones: file, key, rule."""
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     path = [str(part) for part in fault["loc"]]
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
@@ -263,40 +282,38 @@ def _explain(error: ValidationError, where: str) -> str:
     return f"{where}: '{key}' is {fault['input']!r}: {fault['msg'].lower()}"
 
 
-def _sourced(quantity: _Quantity | None, dimension: str, where: str, share: float = 1.0) -> Sourced | None:
-    return None if quantity is None else _needed(quantity, dimension, where, share)
-
-
-def _needed(quantity: _Quantity, dimension: str, where: str, share: float = 1.0) -> Sourced:
-    """``quantity`` times ``share`` in base units, its rules checked."""
+def _sourced(file: _File, key: str, where: str) -> Sourced | None:
+    """The quantity under ``key`` in base units and per device, its rules checked; None when absent."""
+    quantity: Any = file
+    for part in key.split("."):
+        quantity = getattr(quantity, part)
+    if quantity is None:
+        return None
+    where = f"{where}: {key}"
+    if (quantity.low is None) != (quantity.high is None):
+        raise InputError(f"{where}: low and high belong together; give both")
     low = quantity.value if quantity.low is None else quantity.low
     high = quantity.value if quantity.high is None else quantity.high
     if quantity.sparse:
-        raise InputError(f"{where}: sparse is true; give the dense figure (half of a 2:4 sparse headline)")
+        raise InputError(f"{where}: sparse is true; give the dense figure, half of a 2:4 sparse headline")
     if not low <= quantity.value <= high:
         raise InputError(f"{where}: low {low} <= value {quantity.value} <= high {high} does not hold")
     if quantity.status == "estimate" and not low < high:
         raise InputError(f"{where}: an estimate carries a range; give low and high")
+    share = 1 if key == "clock.boost" else 1 / file.software_sees
     value, low, high = (
-        share * to_base(x, quantity.unit, dimension, where) for x in (quantity.value, low, high)
+        share * to_base(x, quantity.unit, DIMENSIONS[key], where) for x in (quantity.value, low, high)
     )
-    as_of = str(quantity.as_of)
-    return Sourced(value, low, high, quantity.source, as_of, quantity.status)
+    return Sourced(value, low, high, quantity.source, str(quantity.as_of), quantity.status)
 
 
 def _accelerator(file: _File, where: str) -> Accelerator:
     """The checked file as one device: a board that software sees as two is halved."""
-    share = 1 / file.software_sees
-    peaks = {
-        dtype: _needed(quantity, "flop rate", f"{where}: peak.{dtype}", share)
-        for dtype in DTYPES
-        if (quantity := getattr(file.peak, dtype)) is not None
-    }
-    idle_w = _needed(file.power.idle, "power", f"{where}: power.idle", share)
-    limit_w = _sourced(file.power.limit, "power", f"{where}: power.limit", share)
+    read = {key: found for key in DIMENSIONS if (found := _sourced(file, key, where)) is not None}
+    idle_w, limit_w = read["power.idle"], read.get("power.limit")
     if limit_w and not idle_w.value < limit_w.value:
         raise InputError(f"{where}: power.idle {idle_w.value} W is not below power.limit {limit_w.value} W")
-    notes = tuple((remark.topic, remark.text, remark.advice) for remark in file.notes)
+    peaks = {dtype: read[f"peak.{dtype}"] for dtype in DTYPES if f"peak.{dtype}" in read}
     peaks, assumed = _with_vector_peak(peaks, where)
     return Accelerator(
         id=file.id,
@@ -309,18 +326,19 @@ def _accelerator(file: _File, where: str) -> Accelerator:
         release_date=str(file.release_date),
         aliases=tuple(file.aliases),
         peak_flop_per_s=peaks,
-        memory_byte=_needed(file.memory.capacity, "size", f"{where}: memory.capacity", share),
-        memory_byte_per_s=_needed(file.memory.bandwidth, "byte rate", f"{where}: memory.bandwidth", share),
-        cache_byte=_sourced(file.cache.onchip, "size", f"{where}: cache.onchip", share),
-        compute_units=_sourced(file.compute_units, "number", f"{where}: compute_units", share),
-        clock_hz=_sourced(file.clock.boost, "frequency", f"{where}: clock.boost"),
-        intranode_byte_per_s=_sourced(file.link.intranode, "byte rate", f"{where}: link.intranode", share),
-        internode_byte_per_s=_sourced(file.link.internode, "byte rate", f"{where}: link.internode", share),
+        memory_byte=read["memory.capacity"],
+        memory_byte_per_s=read["memory.bandwidth"],
+        cache_byte=read.get("cache.onchip"),
+        compute_units=read.get("compute_units"),
+        clock_hz=read.get("clock.boost"),
+        intranode_byte_per_s=read.get("link.intranode"),
+        internode_byte_per_s=read.get("link.internode"),
         per_node=file.accelerators_per_node * file.software_sees,
+        fabric_size=(file.fabric_size or file.accelerators_per_node) * file.software_sees,
         idle_w=idle_w,
         limit_w=limit_w,
-        embodied_kgco2e=_sourced(file.embodied, "carbon", f"{where}: embodied", share),
-        notes=notes + assumed,
+        embodied_kgco2e=read.get("embodied"),
+        notes=tuple((remark.topic, remark.text, remark.advice) for remark in file.notes) + assumed,
     )
 
 

@@ -86,7 +86,30 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Replace parameters and buffers by fake CPU ones, in place; tied ones stay tied."""
+    """Replace parameters and buffers by fake CPU ones, in place."""
+    _replace_tensors(module, lambda tensor: _fake(tensor, mode))
+
+
+def convert(module: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None, channels_last: bool) -> None:
+    """Give floating weights and buffers another type, and those with four axes another memory format.
+
+    ``Module.to`` cannot swap fake parameters.
+    """
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        layout = torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format
+        if kind == tensor.dtype and layout is torch.preserve_format:
+            return tensor
+        with mode:
+            twin = torch.empty_like(tensor, dtype=kind, memory_format=layout)
+            return _as_parameter(twin, tensor)
+
+    _replace_tensors(module, converted)
+
+
+def _replace_tensors(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Put ``change(tensor)`` in the place of every parameter and buffer; tied ones stay tied."""
     made: dict[int, torch.Tensor] = {}
     for part in module.modules():
         for table in (part._parameters, part._buffers):
@@ -94,7 +117,7 @@ def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
                 if tensor is None:
                     continue
                 if id(tensor) not in made:
-                    made[id(tensor)] = _fake(tensor, mode)
+                    made[id(tensor)] = change(tensor)
                 table[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
@@ -103,6 +126,11 @@ def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
         return tensor
     with mode:
         twin = torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device="cpu")
-        if isinstance(tensor, nn.Parameter) or getattr(tensor, "_is_param", False):
-            return nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        return _as_parameter(twin, tensor)
+
+
+def _as_parameter(twin: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """A parameter when the original is one."""
+    if isinstance(original, nn.Parameter) or getattr(original, "_is_param", False):
+        return nn.Parameter(twin.detach(), requires_grad=original.requires_grad)
     return twin

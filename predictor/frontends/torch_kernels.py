@@ -124,6 +124,10 @@ def _grouped_mm(a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: A
     return out if out_dtype is None else out.to(out_dtype)
 
 
+def _rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    return torch.ops.aten._fused_rms_norm(x, normalized_shape, weight, eps)[0]
+
+
 def _dropout(x: Any, p: float, train: bool) -> Any:
     if not train or p == 0:
         return x
@@ -161,6 +165,7 @@ def accelerator_kernels(autocast: torch.dtype | None) -> Iterator[None]:
             warnings.simplefilter("ignore")  # replacing an entry of the dispatcher warns
             library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")
             library.impl("dropout", _dropout, "AutogradCPU")
+            library.impl("rms_norm", _rms_norm, "AutogradCPU")
             library.impl("_grouped_mm", _grouped_mm, "AutogradCPU")
             if autocast is not None:
                 for name in _FLOAT32:

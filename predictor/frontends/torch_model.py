@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import (
 from predictor.errors import InputError, PredictorError, UnsupportedError
 from predictor.frontends import ReadOptions
 from predictor.frontends.inputs import InputSpec, parse_input
-from predictor.frontends.torch_build import fake_copy, fake_mode
+from predictor.frontends.torch_build import convert, fake_copy, fake_mode
 from predictor.frontends.torch_record import parameters_of, record_step
 from predictor.ir import Graph
 
@@ -65,11 +65,8 @@ def read_module(loaded: Loaded, options: ReadOptions, mode: FakeTensorMode) -> G
     module = loaded.module
     parameters = parameters_of(module)
     dtype = _CAST.get(options.precision)
+    convert(module, mode, dtype, options.channels_last)
     with mode:
-        if dtype is not None:
-            module.to(dtype)
-        if options.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         arguments = _arguments(loaded, options, dtype)
     batch, tokens = _sizes_of(arguments)
     try:

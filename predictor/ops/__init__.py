@@ -9,17 +9,19 @@ To add an operator, write a formula in one of this package's files and give it i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
-from predictor.ir import Op, Work
+from predictor.ir import Op, TensorSpec, Work
 
 KINDS = (
     "matmul",
     "conv",
+    "conv-channels-last",
     "depthwise",
     "attention",
     "norm",
+    "norm-channels-last",
     "softmax",
     "elementwise",
     "reduce",
@@ -47,14 +49,16 @@ class Kernel:
 Formula = Callable[[Op], tuple[Kernel, ...]]
 FORMULAS: dict[str, Formula] = {}
 GRADIENTS: dict[str, Formula] = {}
-_FILES = ("matmul", "conv", "attention", "normalize", "elementwise", "movement")
+_FILES = ("matmul", "conv", "attention", "normalize", "elementwise", "movement", "onnx_ops", "onnx_gradients")
 
 
 def _register(table: dict[str, Formula], names: tuple[str, ...]) -> Callable[[Formula], Formula]:
     def add(formula: Formula) -> Formula:
         for name in names:
             if name in table:
-                raise ValueError(f"operator {name} has two formulas: {table[name].__module__}, {formula.__module__}")
+                raise ValueError(
+                    f"operator {name} has two formulas: {table[name].__module__}, {formula.__module__}"
+                )
             table[name] = formula
         return formula
 
@@ -85,12 +89,60 @@ def streamed(op: Op, flop_per_element: int = 0) -> Work:
     )
 
 
+def channels_last(tensor: TensorSpec) -> bool:
+    """True when the channels of an image batch [b, c, h, w] lie next to each other in memory."""
+    return len(tensor.shape) == 4 and tensor.shape[1] > 1 and tensor.stride[1:2] == (1,)
+
+
 def compute_dtype(op: Op) -> str:
     """The type an operator computes in: that of its first floating argument or result."""
     for tensor in (*op.inputs, *op.outputs):
         if "float" in tensor.dtype:
             return tensor.dtype
     return "float32"
+
+
+def wanted(op: Op) -> tuple[bool, ...]:
+    """Which inputs receive a gradient; every floating one where the frontend does not say."""
+    given = op.attrs.get("needs_grad")
+    return tuple(given) if given is not None else tuple("float" in t.dtype for t in op.inputs)
+
+
+def gradient_of(op: Op) -> tuple[Kernel, ...]:
+    """The backward of a forward operator, for sources that hold the forward pass only.
+
+    needs_grad  per input, whether it receives a gradient; backward  whether any does
+    grad_sums   per output, how many gradients beyond the first meet there and are added
+    """
+    if not op.attrs.get("backward", True):
+        return ()
+    return GRADIENTS.get(op.name, mirrored)(op) + _gradient_sums(op)
+
+
+def mirrored(op: Op) -> tuple[Kernel, ...]:
+    """An operator without a gradient rule reads what it wrote and writes what it read.
+
+    A product has two gradients, each with the flop and bytes of the forward.
+    """
+    kernels: list[Kernel] = []
+    for kernel in FORMULAS.get(op.name, by_bytes)(op):
+        work = kernel.work
+        if work.matrix_flop:
+            kernels += [kernel, kernel]
+        else:
+            mirror = replace(work, read_byte=work.write_byte, write_byte=work.read_byte)
+            kernels.append(replace(kernel, work=mirror))
+    return tuple(kernels)
+
+
+def _gradient_sums(op: Op) -> tuple[Kernel, ...]:
+    """A tensor with several readers receives several gradients; each one after the first is added."""
+    sums = zip(op.outputs, op.attrs.get("grad_sums", ()), strict=False)
+    return tuple(
+        Kernel("elementwise", Work(0, 0, y.elements, 2 * y.byte, y.byte), y.dtype)
+        for y, count in sums
+        for _ in range(count)
+    )
 
 
 for _file in _FILES:

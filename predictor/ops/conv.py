@@ -3,12 +3,14 @@
 from math import prod
 
 from predictor.ir import Op, TensorSpec, Work
-from predictor.ops import Kernel, formula, gradient
+from predictor.ops import Kernel, channels_last, formula, gradient, wanted
 
 
-def _kind(groups: int, channels: int) -> str:
-    """Depthwise kernels do not use the matrix units."""
-    return "depthwise" if groups > 1 and groups == channels else "conv"
+def _kind(groups: int, x: TensorSpec, channels: int) -> str:
+    """Depthwise kernels do not use the matrix units; others run faster with channels last."""
+    if groups > 1 and groups == channels:
+        return "depthwise"
+    return "conv-channels-last" if channels_last(x) else "conv"
 
 
 def _shape_of(op: Op) -> tuple[TensorSpec, TensorSpec, TensorSpec, int, bool]:
@@ -31,10 +33,12 @@ def _forward(x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, tran
     n = dense.shape[1] // groups
     dims = (groups, m, n, per_element) if not transposed else (groups, m, per_element, n)
     work = Work(matrix_flop=flop, read_byte=x.byte + weight.byte, write_byte=y.byte)
-    return Kernel(_kind(groups, sparse.shape[1]), work, x.dtype, dims)
+    return Kernel(_kind(groups, x, sparse.shape[1]), work, x.dtype, dims)
 
 
-@formula("aten.convolution", "aten._convolution", "onnx.Conv", "onnx.ConvTranspose")
+@formula(
+    "aten.convolution", "aten._convolution", "onnx.Conv", "onnx.ConvTranspose", "com.microsoft.FusedConv"
+)
 def convolution(op: Op) -> tuple[Kernel, ...]:
     """One implicit product per group."""
     return (_forward(*_shape_of(op)),)
@@ -74,7 +78,8 @@ def convolution_backward(op: Op) -> tuple[Kernel, ...]:
     return _backward(x, weight, dy, int(op.attrs["groups"]), bool(op.attrs["transposed"]), wanted)
 
 
-@gradient("onnx.Conv", "onnx.ConvTranspose")
+@gradient("onnx.Conv", "onnx.ConvTranspose", "com.microsoft.FusedConv")
 def convolution_gradient(op: Op) -> tuple[Kernel, ...]:
-    """All three gradients; the first layer's input gradient, never needed, is a small surplus."""
-    return _backward(*_shape_of(op), (True, True, len(op.inputs) > 2))
+    """Those of input, weight and bias that are wanted: the first layer has no input gradient."""
+    needed = wanted(op)
+    return _backward(*_shape_of(op), (needed[0], needed[1], any(needed[2:3])))

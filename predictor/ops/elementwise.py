@@ -26,11 +26,18 @@ _FLOP_PER_ELEMENT = {
 }
 
 _ONNX = {
-    0: "Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Not Abs Sign Floor Ceil Round IsNaN",
-    1: "Add Sub Mul Neg Relu Clip Max Min LeakyRelu PRelu ThresholdedRelu Dropout Identity Sum Mod",
-    4: "Div Reciprocal Sqrt HardSwish HardSigmoid",
-    10: "Exp Log Sin Cos Tanh Sigmoid Pow Erf Softplus Elu Mish Selu Celu Softsign Atan Swish",
+    0: "Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Not Xor Abs Sign Floor Ceil Round IsNaN "
+    "IsInf BitwiseAnd BitwiseOr BitwiseXor BitwiseNot BitShift",
+    1: "Add Sub Mul Neg Relu Clip Max Min LeakyRelu PRelu ThresholdedRelu Dropout Sum Mean Mod Shrink "
+    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear",
+    4: "Div Reciprocal Sqrt HardSwish HardSigmoid Bernoulli",
+    10: "Exp Log Sin Cos Tan Sinh Cosh Tanh Asin Acos Atan Asinh Acosh Atanh Sigmoid Pow Erf Softplus Elu "
+    "Mish Selu Celu Softsign Swish",
     15: "Gelu",
+}
+_MICROSOFT = ("Gelu", "FastGelu", "BiasGelu", "QuickGelu")
+ONNX_FLOP_PER_ELEMENT = {f"onnx.{name}": flop for flop, names in _ONNX.items() for name in names.split()} | {
+    f"com.microsoft.{name}": 15 for name in _MICROSOFT
 }
 
 
@@ -45,5 +52,5 @@ for _flop, _names in _FLOP_PER_ELEMENT.items():
     _formula = _per_element(_flop)
     for _name in _names.split():
         formula(f"aten.{_name}", f"aten.{_name}_")(_formula)
-for _flop, _names in _ONNX.items():
-    formula(*(f"onnx.{_name}" for _name in _names.split()))(_per_element(_flop))
+for _name, _flop in ONNX_FLOP_PER_ELEMENT.items():
+    formula(_name)(_per_element(_flop))

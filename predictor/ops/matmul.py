@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import prod
 
 from predictor.ir import Op, TensorSpec, Work
-from predictor.ops import Kernel, formula, gradient
+from predictor.ops import Kernel, formula, gradient, wanted
 
 
 def product(  # noqa: PLR0917 - the sides of a product have an order
@@ -24,9 +24,7 @@ def matmul(op: Op) -> tuple[Kernel, ...]:
     """[g, m, k] @ [g, k, n] -> [g, m, n]; two axes where g is 1."""
     a, b = op.inputs[:2]
     g = a.shape[0] if len(a.shape) == 3 else 1
-    return (
-        product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b), _bytes(*op.outputs)),
-    )
+    return (product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b), _bytes(*op.outputs)),)
 
 
 @formula("aten.addmm", "aten.baddbmm", "aten.addmm_", "aten.baddbmm_")
@@ -34,9 +32,7 @@ def add_matmul(op: Op) -> tuple[Kernel, ...]:
     """c + [g, m, k] @ [g, k, n]; the sum happens where the product is written."""
     c, a, b = op.inputs[:3]
     g = a.shape[0] if len(a.shape) == 3 else 1
-    return (
-        product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b, c), _bytes(*op.outputs)),
-    )
+    return (product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b, c), _bytes(*op.outputs)),)
 
 
 @formula("aten.linear")
@@ -44,9 +40,7 @@ def linear(op: Op) -> tuple[Kernel, ...]:
     """[..., k] @ weight [n, k] transposed + bias [n] -> [..., n]."""
     x, weight = op.inputs[:2]
     n, k = weight.shape
-    return (
-        product(1, x.elements // max(k, 1), n, k, x.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),
-    )
+    return (product(1, x.elements // max(k, 1), n, k, x.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
 
 
 @formula("aten.mv", "aten.addmv", "aten.dot", "aten.vdot")
@@ -88,17 +82,51 @@ def _product_of(op: Op) -> tuple[TensorSpec, TensorSpec, int, int, int, int]:
 
 @formula("onnx.MatMul")
 def general_matmul(op: Op) -> tuple[Kernel, ...]:
-    """[..., m, k] @ [..., k, n] with numpy broadcasting; a shared [k, n] makes one large product."""
-    a, b, g, m, n, k = _product_of(op)
-    return (product(g, m, n, k, a.dtype, _bytes(a, b), _bytes(*op.outputs)),)
+    """[..., m, k] @ [..., k, n] with numpy broadcasting; a shared [k, n] makes one large product.
+
+    A third input is a bias, added where the product is written.
+    """
+    a, _, g, m, n, k = _product_of(op)
+    return (product(g, m, n, k, a.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
 
 
 @gradient("onnx.MatMul")
 def general_matmul_gradient(op: Op) -> tuple[Kernel, ...]:
-    """dA = dY @ B^T and dB = A^T @ dY, each with the flop of the forward product."""
+    """dA = dY @ B^T and dB = A^T @ dY, each with the flop of the forward product; db sums dY."""
     a, b, g, m, n, k = _product_of(op)
-    (y,) = op.outputs[:1]
-    return (
-        product(g, m, k, n, a.dtype, _bytes(y, b), a.byte),
-        product(g, k, n, m, a.dtype, _bytes(y, a), b.byte),
-    )
+    return product_gradient(op, (a, b), (g, m, n, k))
+
+
+def product_gradient(
+    op: Op, factors: tuple[TensorSpec, TensorSpec], sides: tuple[int, int, int, int]
+) -> tuple[Kernel, ...]:
+    """Gradients of both factors and of a bias, those that are wanted."""
+    (a, b), (g, m, n, k), y = factors, sides, op.outputs[0]
+    needed = wanted(op)
+    kernels = []
+    if needed[0]:
+        kernels.append(product(g, m, k, n, a.dtype, _bytes(y, b), a.byte))
+    if needed[1]:
+        kernels.append(product(g, k, n, m, a.dtype, _bytes(y, a), b.byte))
+    if any(needed[2:]):
+        work = Work(vector_flop=y.elements, read_byte=y.byte, write_byte=op.inputs[2].byte)
+        kernels.append(Kernel("reduce", work, y.dtype))
+    return tuple(kernels)
+
+
+@formula("onnx.Gemm")
+def gemm(op: Op) -> tuple[Kernel, ...]:
+    """alpha A' B' + beta C with A' [m, k] and B' [k, n], either factor stored transposed."""
+    return (product(*_gemm_sides(op), op.inputs[0].dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
+
+
+@gradient("onnx.Gemm")
+def gemm_gradient(op: Op) -> tuple[Kernel, ...]:
+    """Two products and the sum for the bias."""
+    return product_gradient(op, (op.inputs[0], op.inputs[1]), _gemm_sides(op))
+
+
+def _gemm_sides(op: Op) -> tuple[int, int, int, int]:
+    m, n = op.outputs[0].shape
+    a = op.inputs[0].shape
+    return 1, m, n, a[0] if op.attrs.get("transA") else a[1]

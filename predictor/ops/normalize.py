@@ -1,7 +1,7 @@
 """Normalisations, softmax and losses, and their gradients: passes over memory."""
 
 from predictor.ir import Op, Work
-from predictor.ops import Kernel, compute_dtype, formula, streamed
+from predictor.ops import Kernel, channels_last, compute_dtype, formula, streamed
 
 
 def _passes(op: Op, kind: str, extra_reads: int, flop_per_element: int) -> tuple[Kernel, ...]:
@@ -9,6 +9,11 @@ def _passes(op: Op, kind: str, extra_reads: int, flop_per_element: int) -> tuple
     once = streamed(op, flop_per_element)
     again = Work(read_byte=extra_reads * op.inputs[0].byte)
     return (Kernel(kind, once + again, compute_dtype(op)),)
+
+
+def _batch_norm_kind(op: Op) -> str:
+    """Sums over a channel run faster with channels last."""
+    return "norm-channels-last" if channels_last(op.inputs[0]) else "norm"
 
 
 @formula(
@@ -20,7 +25,7 @@ def _passes(op: Op, kind: str, extra_reads: int, flop_per_element: int) -> tuple
 )
 def batch_norm(op: Op) -> tuple[Kernel, ...]:
     """Statistics over a channel's whole plane: the input is read twice, written once."""
-    return _passes(op, "norm", 1, 6)
+    return _passes(op, _batch_norm_kind(op), 1, 6)
 
 
 @formula(
@@ -32,7 +37,7 @@ def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
     """(dy, x, ...) -> dx: dy and x are read for the sums and again for dx."""
     once = streamed(op, 10)
     again = Work(read_byte=op.inputs[0].byte + op.inputs[1].byte)
-    return (Kernel("norm", once + again, compute_dtype(op)),)
+    return (Kernel(_batch_norm_kind(op), once + again, compute_dtype(op)),)
 
 
 @formula(
@@ -42,7 +47,13 @@ def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
     "aten._fused_rms_norm",
     "aten._fused_rms_norm_backward",
     "onnx.LayerNormalization",
-    "onnx.BatchNormalization",
+    "onnx.RMSNormalization",
+    "onnx.SimplifiedLayerNormalization",
+    "onnx.LpNormalization",
+    "onnx.LRN",
+    "com.microsoft.SkipLayerNormalization",
+    "com.microsoft.SimplifiedLayerNormalization",
+    "com.microsoft.SkipSimplifiedLayerNormalization",
 )
 def row_norm(op: Op) -> tuple[Kernel, ...]:
     """A row fits on chip: each tensor moves once."""
@@ -54,6 +65,7 @@ def row_norm(op: Op) -> tuple[Kernel, ...]:
     "aten.native_group_norm_backward",
     "onnx.InstanceNormalization",
     "onnx.GroupNormalization",
+    "onnx.MeanVarianceNormalization",
 )
 def group_norm(op: Op) -> tuple[Kernel, ...]:
     """A group's plane does not fit on chip: the first input is read twice."""
@@ -69,6 +81,8 @@ def group_norm(op: Op) -> tuple[Kernel, ...]:
     "aten.logsumexp",
     "onnx.Softmax",
     "onnx.LogSoftmax",
+    "onnx.Hardmax",
+    "onnx.SoftmaxCrossEntropyLoss",
 )
 def softmax(op: Op) -> tuple[Kernel, ...]:
     """One read and one write of each tensor, an exponential per element."""

@@ -167,7 +167,7 @@ ZOO: dict[str, Definition] = {
         _RESNET,
         "resnet50",
         "The paper gives no count. The stride is on the 3 x 3 convolutions (v1.5), as torchvision and MLPerf "
-        "train it: as many parameters, 6 % more work than the paper's 3.8 billion multiply-adds.",
+        "train it: the same parameters, and 4.1 instead of 3.8 billion multiply-adds.",
     ),
     "resnet152": _convnet(
         "ResNet-152",
@@ -202,7 +202,7 @@ ZOO: dict[str, Definition] = {
         note=(
             "The published 93.6 million are the character encoder and the LSTMs (93,600,848), which are kept "
             "after training. Training adds the softmax over 793,471 words (407,050,623), of which each step "
-            "samples 8192. Its gradient is dense here; the authors' TensorFlow code updates sampled rows only."
+            "samples 8192. Its gradient is dense here; the authors' code updates the sampled rows only."
         ),
     ),
     "bert-base": _bert("BERT base", "bert_base", "The paper says 110 million."),
@@ -236,7 +236,7 @@ ZOO: dict[str, Definition] = {
         batch=1,
         note=(
             "The name rounds. Version 1.0, whose output matrix is the embedding. Span corruption turns 568 "
-            "tokens into 512 inputs and 114 targets; targets stay 114 when another sequence length is asked for."
+            "tokens into 512 inputs and 114 targets; targets stay 114 at any other sequence length."
         ),
     ),
     "llama2-7b": _llama("Llama 2 7B", _LLAMA2, "llama2_7b", 4096),

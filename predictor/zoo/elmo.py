@@ -130,7 +130,8 @@ class SampledSoftmax(nn.Module):
         drawn = (drawn.long() - 1).clamp(0, self.vocabulary - 1)
         ids = torch.cat((words, drawn))  # [n + samples]: one look-up, so one gradient of the table
         chance = torch.log1p(1.0 / (ids + 1)) / math.log(self.vocabulary + 1)
-        offset = self.bias(ids).squeeze(-1) - torch.log(self.samples * chance)
+        expected = torch.log(self.samples * chance).to(hidden.dtype)
+        offset = self.bias(ids).squeeze(-1) - expected
         right, others = self.weight(ids).split((len(words), self.samples))
         right_offset, other_offset = offset.split((len(words), self.samples))
         right_logit = (hidden * right).sum(dim=-1) + right_offset  # [n]

@@ -1,0 +1,141 @@
+"""An ONNX file opened: its nodes and constants in one place, functions inlined, contents left on disk."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor
+
+from predictor.errors import InputError
+from predictor.frontends.onnx_shapes import FOLD_LIMIT, first_line
+
+_OLDEST_OPSET = 11
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """What later steps need of a file.
+
+    inputs     graph inputs that are not constants
+    outputs    graph outputs
+    nodes      nodes of the main graph in order, without Constant and without names for constants
+    all_nodes  the same and those of nested graphs
+    sources    stored constants (TensorProto) by name
+    literals   those of them that a Constant node holds
+    aliases    names that Identity gives to a constant
+    """
+
+    path: Path
+    model: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    nodes: tuple[Any, ...]
+    all_nodes: tuple[Any, ...]
+    sources: Mapping[str, Any]
+    literals: frozenset[str]
+    aliases: Mapping[str, str]
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Version of every domain's operators."""
+        return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in self.model.opset_import}
+
+    def small_values(self, names: Iterator[str]) -> dict[str, Any]:
+        """Contents of small constants, from beside the file where they are stored there."""
+        values = {}
+        for name in names:
+            tensor = self.sources[name]
+            if prod(tensor.dims) > FOLD_LIMIT:
+                continue
+            try:
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    load_external_data_for_tensor(tensor, str(self.path.parent))
+                values[name] = numpy_helper.to_array(tensor)
+            except (OSError, TypeError, ValueError, onnx.checker.ValidationError) as error:
+                why = first_line(error)
+                raise InputError(
+                    f"{self.path}: contents of constant '{name}' cannot be read: {why}"
+                ) from None
+        return values
+
+
+def open_file(path: Path) -> OnnxFile:
+    """Read and check a file; raises InputError when it cannot be a model."""
+    model = _load(path)
+    graphs = list(_graphs(model.graph))
+    literals = {name: tensor for g in graphs for name, tensor in _literals(g)}
+    sources = {i.name: i for g in graphs for i in g.initializer} | literals
+    outputs = {o.name for o in model.graph.output}
+    nodes = [n for g in graphs for n in g.node if n.op_type != "Constant"]
+    aliases: dict[str, str] = {}
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            node.input[place] = aliases.get(name, name)
+        if node.op_type == "Identity" and node.input[0] in sources and node.output[0] not in outputs:
+            aliases[node.output[0]] = node.input[0]
+    kept = [n for n in nodes if not (n.op_type == "Identity" and n.output[0] in aliases)]
+    main = {id(n) for n in model.graph.node}
+    return OnnxFile(
+        path=path,
+        model=model,
+        inputs=tuple(v for v in model.graph.input if v.name not in sources),
+        outputs=tuple(model.graph.output),
+        nodes=tuple(n for n in kept if id(n) in main),
+        all_nodes=tuple(kept),
+        sources=sources,
+        literals=frozenset(literals),
+        aliases=aliases,
+    )
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except DecodeError as error:
+        raise InputError(f"{path}: not an ONNX file, or cut short ({error}); export it again") from None
+    if not model.ir_version or not model.opset_import:
+        raise InputError(f"{path}: not an ONNX file: it states no version; export it again")
+    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), _OLDEST_OPSET)
+    if opset < _OLDEST_OPSET:
+        raise InputError(
+            f"{path}: operator set {opset} is older than {_OLDEST_OPSET}; convert it with"
+            " onnx.version_converter.convert_version(model, 17), or export it again"
+        )
+    if not model.graph.node or not model.graph.output:
+        raise InputError(f"{path}: the graph is empty: it has no nodes or no outputs; export it again")
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph, and the graphs of its branches."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+
+
+def _literals(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Constant nodes as stored tensors; text has no use here and is left out."""
+    kinds = {
+        "value_int": np.int64,
+        "value_ints": np.int64,
+        "value_float": np.float32,
+        "value_floats": np.float32,
+    }
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+                elif attribute.name in kinds:
+                    value = helper.get_attribute_value(attribute)
+                    yield node.output[0], numpy_helper.from_array(np.asarray(value, kinds[attribute.name]))

@@ -1,0 +1,120 @@
+"""What was assumed and what could not be known, with the part of the answer it touches."""
+
+from collections.abc import Iterable
+
+from predictor.answer import LedgerEntry
+from predictor.efficiency import Efficiency
+from predictor.ir import Graph
+from predictor.job import Job
+from predictor.machine import Machine
+from predictor.parallel import Plan
+from predictor.profile import Accelerator
+from predictor.stack import Stack
+from predictor.values import Sourced
+from predictor.workload import Workload
+from predictor.world import Region
+
+
+def entry(topic: str, text: str, advice: str, share: float | None = None) -> LedgerEntry:
+    """One line of the ledger."""
+    return LedgerEntry(topic=topic, text=text, share=share, advice=advice)
+
+
+def notes(found: Iterable[tuple[str, str, str]]) -> list[LedgerEntry]:
+    """Lines that a frontend, a profile or a region brings along."""
+    return [entry(topic, text, advice) for topic, text, advice in found]
+
+
+def model_lines(graph: Graph, work: Workload, job: Job) -> list[LedgerEntry]:
+    """What reading and counting the model assumed."""
+    lines = notes(graph.notes)
+    if work.unpriced:
+        names = ", ".join(work.unpriced[:5]) + (", ..." if len(work.unpriced) > 5 else "")
+        text = f"{len(work.unpriced)} operators have no formula and were priced by their bytes: {names}"
+        lines.append(entry("unpriced operators", text, "--strict stops instead", 1 - work.bytes_by_formula))
+    if job.batch_size is None and job.micro_batch is None:
+        text = f"no batch size given: the model's example, {graph.batch} samples per accelerator, was used"
+        lines.append(entry("batch size", text, "give --batch-size", 1.0))
+    if any(p.expert for p in graph.parameters):
+        text = "tokens are spread evenly over experts"
+        lines.append(entry("expert balance", text, "skewed routing is slower; the fullest rank decides"))
+    return lines
+
+
+def stack_lines(stack: Stack, chosen: bool, plain_share: float) -> list[LedgerEntry]:
+    """The software stack, and whether it was chosen by us."""
+    lines = []
+    if not chosen:
+        text = f"no stack given: {stack.id} ({stack.title}), the usual one of this accelerator and year"
+        lines.append(entry("stack", text, "give --stack; list: predictor stacks"))
+    if stack.attention == "plain" and plain_share > 0:
+        text = "attention writes its scores to memory, as before fused kernels"
+        lines.append(entry("attention", text, "--stack eager-2 has fused attention", plain_share))
+    return lines
+
+
+def machine_lines(machine: Machine, efficiency: Efficiency) -> list[LedgerEntry]:
+    """What the machine's profile does not know."""
+    accelerator = machine.accelerator
+    lines = []
+    if accelerator.status == "spec-only":
+        text = (
+            f"{accelerator.id} is priced from its datasheet with shares of peak common to its class "
+            f"({efficiency.status}, {efficiency.as_of})"
+        )
+        lines.append(entry("efficiency", text, "the range covers the class; measure one step and compare", 1.0))
+    remembered = [name for name, value in quantities(accelerator) if value.status == "from memory"]
+    if remembered:
+        text = f"{accelerator.id}: {', '.join(remembered)} from memory, not checked against a source"
+        lines.append(entry("profile", text, "check the datasheet"))
+    return lines + notes(accelerator.notes) + notes(machine.notes)
+
+
+def quantities(accelerator: Accelerator) -> list[tuple[str, Sourced]]:
+    """All sourced numbers of a profile by name."""
+    named: list[tuple[str, Sourced | None]] = [
+        *((f"peak {dtype}", peak) for dtype, peak in accelerator.peak_flop_per_s.items()),
+        ("memory", accelerator.memory_byte),
+        ("memory bandwidth", accelerator.memory_byte_per_s),
+        ("on-chip memory", accelerator.cache_byte),
+        ("compute units", accelerator.compute_units),
+        ("clock", accelerator.clock_hz),
+        ("link in the node", accelerator.intranode_byte_per_s),
+        ("link between nodes", accelerator.internode_byte_per_s),
+        ("idle power", accelerator.idle_w),
+        ("power limit", accelerator.limit_w),
+        ("embodied carbon", accelerator.embodied_kgco2e),
+    ]
+    return [(name, value) for name, value in named if value is not None]
+
+
+def plan_lines(plan: Plan, work: Workload, communication_share: float) -> list[LedgerEntry]:
+    """What dividing the work assumed."""
+    lines = []
+    if plan.tp > 1 or plan.cp > 1:
+        text = "tensor and context parallel ranks share every kernel evenly, norms included"
+        lines.append(entry("plan", text, "sequence parallelism does this; without it expect a little more"))
+    if plan.pp > 1:
+        text = "pipeline stages take equal time under a 1F1B schedule"
+        lines.append(entry("plan", text, "embedding and head can make the last stage slower"))
+    if plan.recompute == "full" and not work.attention_count:
+        text = "recomputed activations after Chen et al. 2016: a graph without blocks in sqrt(n) pieces"
+        lines.append(entry("recompute", text, "measure the peak once"))
+    if communication_share > 0.01:
+        text = "communication by link rates and shares common to NVLink and network collectives"
+        lines.append(entry("communication", text, "fabric contention is not modelled", communication_share))
+    return lines
+
+
+def place_lines(job: Job, region: Region, pue: Sourced | None) -> list[LedgerEntry]:
+    """Grid, facility and what they were assumed to be."""
+    lines = []
+    if job.region is None:
+        text = f"no region given: {region.name} was assumed, which spans clean and coal grids"
+        lines.append(entry("region", text, "give --region; list: predictor regions", 1.0))
+    if pue is not None:
+        text = f"PUE {pue.value:g} ({pue.low:g}-{pue.high:g}): {pue.source}"
+        lines.append(entry("PUE", text, "give --pue when the facility publishes it", 1 - 1 / pue.value))
+    text = f"grid of {region.name}: {region.kgco2e_per_j.source}, {region.kgco2e_per_j.as_of}, {region.method}"
+    lines.append(entry("grid", text, "an annual average; hours and contracts differ"))
+    return lines + notes(region.notes)

@@ -1,0 +1,137 @@
+"""What a software stack does to a recorded graph: plain attention, fused elementwise chains.
+
+A pass turns steps (an operator and its kernels) into steps; the graph itself is not changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from predictor.ir import BACKWARD, Graph, Op, TensorSpec, Work
+from predictor.ops import FORMULAS, Kernel, by_bytes, gradient_of
+
+_FUSIBLE = {"elementwise", "copy", "norm", "norm-channels-last", "softmax", "reduce"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The kernels of one operator; ``priced`` is False when they were priced by bytes alone."""
+
+    op: Op
+    kernels: tuple[Kernel, ...]
+    phase: str
+    priced: bool = True
+
+
+def steps_of(graph: Graph, train: bool) -> tuple[Step, ...]:
+    """The kernels of every operator; a graph that holds the forward pass alone gets its backward by rule."""
+    steps = tuple(_step(op) for op in graph.ops)
+    recorded_backward = any(op.phase == BACKWARD for op in graph.ops)
+    if not train or recorded_backward:
+        return steps
+    gradients = tuple(
+        Step(op, kernels, BACKWARD, op.name in FORMULAS)
+        for op in reversed(graph.ops)
+        if (kernels := gradient_of(op))
+    )
+    return steps + gradients
+
+
+def _step(op: Op) -> Step:
+    formula = FORMULAS.get(op.name)
+    return Step(op, (formula or by_bytes)(op), op.phase, formula is not None)
+
+
+def plain_attention(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Attention as two products around a softmax whose scores go through memory.
+
+    All s*t scores are computed and masked afterwards; those above a causal diagonal are executed work
+    beyond the model. Forward: q k^T, mask, softmax, dropout, (scores) v. Backward: the four products.
+    """
+    return tuple(
+        replace(step, kernels=_plain(step)) if step.op.name.startswith("predictor.attention") else step
+        for step in steps
+    )
+
+
+def _plain(step: Step) -> tuple[Kernel, ...]:
+    (fused,) = step.kernels
+    backward = step.op.name.endswith("backward")
+    q, k, v = step.op.inputs[1:4] if backward else step.op.inputs[:3]
+    scores = q.elements // q.shape[-1] * k.shape[2]
+    score_byte = scores * (q.byte // max(q.elements, 1))
+    sides = (q.elements // (q.shape[-1] * q.shape[2]), q.shape[2], k.shape[2], q.shape[-1])
+    products = 4 if backward else 2
+    executed = products * scores * (q.shape[-1] + v.shape[-1])
+    per_product = Work(
+        matrix_flop=fused.work.matrix_flop // products,
+        recompute_flop=max(executed - fused.work.matrix_flop, 0) // products,
+        read_byte=q.byte + score_byte,
+        write_byte=q.byte,
+    )
+    passes = Work(vector_flop=10 * scores, read_byte=2 * score_byte, write_byte=score_byte)
+    softmax = Kernel("softmax", passes, fused.dtype)
+    mask = Kernel("elementwise", replace(passes, read_byte=score_byte), fused.dtype)
+    return (*(Kernel("matmul", per_product, fused.dtype, sides) for _ in range(products)), mask, softmax)
+
+
+def saved_scores_byte(steps: Sequence[Step]) -> int:
+    """Bytes of softmax results and dropout masks that plain attention keeps for the backward pass."""
+    total = 0
+    for step in steps:
+        if step.op.name == "predictor.attention":
+            q, k = step.op.inputs[:2]
+            scores = q.elements // q.shape[-1] * k.shape[2]
+            total += scores * (2 * (q.byte // max(q.elements, 1)) + 1)
+    return total
+
+
+def fuse_elementwise(steps: Sequence[Step], graph: Graph) -> tuple[Step, ...]:
+    """Join runs of elementwise kernels, casts and row reductions into one kernel each.
+
+    Inside a run a tensor that was just made is not read again, and one that dies there is never
+    written. Products, convolutions, attention, gathers and pools end a run, as does the change from
+    forward to backward.
+    """
+    dies = {event.storage: event.at for event in graph.events if event.byte < 0}
+    place = {id(op): index for index, op in enumerate(graph.ops)}
+    fused: list[Step] = []
+    run: list[Step] = []
+    for step in steps:
+        if not step.kernels:
+            continue
+        joins = step.priced and all(kernel.kind in _FUSIBLE for kernel in step.kernels)
+        if run and not (joins and step.phase == run[0].phase):
+            fused.append(_join(run, dies, place))
+            run = []
+        if joins:
+            run.append(step)
+        else:
+            fused.append(step)
+    if run:
+        fused.append(_join(run, dies, place))
+    return tuple(fused)
+
+
+def _join(run: list[Step], dies: dict[int, int], place: dict[int, int]) -> Step:
+    if len(run) == 1:
+        return run[0]
+    end = max(place[id(step.op)] for step in run)
+    made: set[int] = set()
+    read: dict[int, TensorSpec] = {}
+    written: dict[int, TensorSpec] = {}
+    for step in run:
+        for tensor in step.op.inputs:
+            if tensor.storage not in made:
+                read[tensor.storage] = tensor
+        for tensor in step.op.outputs:
+            made.add(tensor.storage)
+            if dies.get(tensor.storage, end + 2) > end + 1:
+                written[tensor.storage] = tensor
+    work = Work(
+        vector_flop=sum(kernel.work.vector_flop for step in run for kernel in step.kernels),
+        read_byte=sum(t.byte for t in read.values()),
+        write_byte=sum(t.byte for t in written.values()),
+    )
+    kinds = {kernel.kind for step in run for kernel in step.kernels}
+    kind = next((k for k in ("norm", "norm-channels-last", "softmax", "reduce") if k in kinds), "elementwise")
+    return replace(run[-1], kernels=(Kernel(kind, work, run[0].kernels[0].dtype),))

@@ -1,0 +1,384 @@
+"""One job to one answer: the only place where the parts are joined."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import numpy as np
+
+from predictor import ledger
+from predictor.answer import (
+    BytesPart,
+    CarbonPart,
+    Coverage,
+    EnergyPart,
+    Estimate,
+    FlopPart,
+    LedgerEntry,
+    MachinePart,
+    MemoryPart,
+    ModelPart,
+    OperationalCarbon,
+    PlanPart,
+    Provenance,
+    Range,
+    RunPart,
+    RunTime,
+    StackPart,
+    StepPart,
+    WaterPart,
+)
+from predictor.breakdown import breakdown
+from predictor.carbon import run_carbon, run_water
+from predictor.cost import per_second, rent_usd
+from predictor.efficiency import Efficiency, class_defaults
+from predictor.energy import Watts, run_energy, watts
+from predictor.errors import InputError, UnsupportedError
+from predictor.frontends import ReadOptions, load_graph
+from predictor.ir import BACKWARD, FORWARD, OPTIMIZER, Graph
+from predictor.job import Job
+from predictor.machine import Machine, build_machine
+from predictor.memory import Peak, peak_memory
+from predictor.parallel import Plan, check_model, collectives, make_plan, with_batch
+from predictor.run import run_time
+from predictor.stack import Stack, default_stack, find_stack
+from predictor.timing import StepTime, accepted_precisions, check_precision, columns, step_time
+from predictor.training import OPTIMIZERS, RECIPES, Recipe, optimizer_kernel, run_steps
+from predictor.units import HOUR, KWH
+from predictor.values import Array, Sourced
+from predictor.workload import Row, Workload, count
+from predictor.world import Region, default_pue, find_price, find_region
+
+DATA_DATE = "2026-11-20"
+_WORLD = "world"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a job resolves to before its model is read."""
+
+    machine: Machine
+    stack: Stack
+    recipe: Recipe
+    plan: Plan
+    region: Region
+    efficiency: Efficiency
+
+
+def resolve(job: Job) -> Setting:
+    """Look everything up and refuse early: nothing is read or recorded before all names hold."""
+    machine = build_machine(job.hardware, job.count, job.nodes)
+    accelerator = machine.accelerator
+    if job.mode == "train" and not accelerator.training:
+        raise UnsupportedError(f"{accelerator.id} cannot train: {accelerator.name} is made for inference; use --mode infer")
+    recipe = RECIPES[job.precision]
+    check_precision(recipe, job.precision, accelerator, accepted_precisions(accelerator, RECIPES))
+    stack = find_stack(job.stack or default_stack(accelerator.kind, accelerator.release_date))
+    return Setting(
+        machine=machine,
+        stack=stack,
+        recipe=recipe,
+        plan=make_plan(job, machine.count),
+        region=find_region(job.region or _WORLD),
+        efficiency=class_defaults(),
+    )
+
+
+def read_model(job: Job, plan: Plan) -> Graph:
+    """Read the job's model at the plan's micro-batch."""
+    options = ReadOptions(
+        batch=plan.micro_batch or None,
+        seq_len=job.seq_len,
+        image_size=job.image_size,
+        precision=job.precision,
+        channels_last=job.memory_format == "channels-last",
+        train=job.mode == "train",
+        inputs=job.inputs,
+    )
+    return load_graph(job.model, options)
+
+
+def estimate(job: Job, command: str = "") -> Estimate:
+    """Predict one job. Raises InputError with what to change when the job cannot be priced."""
+    setting = resolve(job)
+    return price(job, setting, read_model(job, setting.plan), command)
+
+
+def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estimate:
+    """Price a recorded graph, so that one recording serves many machines, plans and regions."""
+    machine, stack, recipe = setting.machine, setting.stack, setting.recipe
+    train = job.mode == "train"
+    plan = with_batch(setting.plan, graph.batch, job.batch_size)
+    work = count(graph, stack, train)
+    if job.strict and work.unpriced:
+        raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
+    check_model(plan, work.attention_count, work.attention_heads, any(p.expert for p in graph.parameters))
+    optimizer = _optimizer_row(job, graph, plan, recipe)
+    gradient_byte, weight_byte = _model_bytes(graph, plan, recipe)
+    exchanges = collectives(plan, work, gradient_byte, weight_byte, machine.per_node, train)
+    tensors = sum(p.trainable for p in graph.parameters)
+    time = step_time(
+        work, optimizer, plan, machine, stack, recipe, setting.efficiency, exchanges, tensors, train
+    )
+    peak = peak_memory(graph, work, plan, stack, recipe, job.optimizer, train)
+    flop = _flop(work, job, graph, plan)
+    power = _power(work, optimizer, plan, machine, recipe, time)
+    step = _step_part(graph, plan, machine, recipe, time, peak, flop, work, optimizer, power)
+    run, lines = _run_part(job, setting, graph, plan, time, power)
+    lines = _ledger(job, setting, graph, work, plan, time) + lines
+    if step.fits is False:
+        lines.insert(0, _no_fit(peak, machine, plan))
+    return Estimate(
+        model=ModelPart(
+            name=graph.name,
+            source=graph.source,
+            parameters=graph.parameter_count,
+            trainable_parameters=graph.trainable_count,
+        ),
+        machine=MachinePart(
+            accelerator=machine.accelerator.id,
+            count=machine.count,
+            nodes=machine.nodes,
+            profile_status=machine.accelerator.status,
+        ),
+        stack=StackPart(id=stack.id, status=stack.status),
+        plan=_plan_part(job, plan),
+        step=step,
+        run=run,
+        breakdown=breakdown(work, optimizer, plan, machine, recipe, time, power),
+        coverage=Coverage(bytes_by_formula=work.bytes_by_formula, unpriced_ops=list(work.unpriced)),
+        ledger=sorted(lines, key=lambda line: -(line.share or 0.0)),
+        provenance=Provenance(
+            version=version(), data_date=DATA_DATE, command=command, input_hash=_input_hash(job, graph)
+        ),
+    )
+
+
+def version() -> str:
+    """Version of the installed package."""
+    return metadata.version("predictor")
+
+
+def _optimizer_row(job: Job, graph: Graph, plan: Plan, recipe: Recipe) -> Row:
+    """The update of one rank's own parameters."""
+    if job.mode != "train" or not OPTIMIZERS[job.optimizer].flop:
+        return Row(optimizer_kernel("none", recipe, 0), OPTIMIZER, 0)
+    own = graph.trainable_count / (plan.tp * plan.pp * (plan.dp if plan.zero else 1))
+    return Row(optimizer_kernel(job.optimizer, recipe, round(own)), OPTIMIZER, 1)
+
+
+def _model_bytes(graph: Graph, plan: Plan, recipe: Recipe) -> tuple[float, float]:
+    """Gradients and weights of one rank's part of the model, as they are sent [byte]."""
+    split = plan.tp * plan.pp
+    expert = sum(p.elements for p in graph.parameters if p.expert and p.trainable)
+    sent = (graph.trainable_count - expert) / split + expert / (split * plan.ep)
+    return sent * recipe.weight, sent * recipe.weight
+
+
+def _flop(work: Workload, job: Job, graph: Graph, plan: Plan) -> FlopPart:
+    """Exact counts of one step over all accelerators."""
+    copies = plan.dp * plan.accumulate
+    forward, backward = work.total(FORWARD), work.total(BACKWARD)
+    again = forward.recompute_flop + backward.recompute_flop
+    if plan.recompute == "full" and job.mode == "train":
+        again += forward.matrix_flop + forward.recompute_flop
+    elif plan.recompute == "selective" and job.mode == "train":
+        attention = [r for r in work.rows if r.phase == FORWARD and r.kernel.kind == "attention"]
+        again += sum(r.count * r.kernel.work.matrix_flop for r in attention)
+    updates = 1 if plan.zero else plan.dp
+    update = OPTIMIZERS[job.optimizer].flop * graph.trainable_count * updates if job.mode == "train" else 0
+    model = (forward.matrix_flop + backward.matrix_flop) * copies
+    return FlopPart(
+        forward=forward.matrix_flop * copies,
+        backward=backward.matrix_flop * copies,
+        optimizer=update,
+        recompute=again * copies,
+        model=model,
+        total=model + update + again * copies,
+    )
+
+
+def _power(
+    work: Workload, optimizer: Row, plan: Plan, machine: Machine, recipe: Recipe, time: StepTime
+) -> Watts:
+    """Average power from the shares of peak that the step reaches."""
+    table = columns(work.rows, plan, recipe, machine.accelerator)
+    again = 1 + float(np.median(time.recompute_s / np.maximum(time.forward_s + time.backward_s, 1e-30)))
+    repeats = plan.accumulate * again
+    bandwidth = machine.accelerator.memory_byte_per_s.value
+    update = optimizer.kernel.work
+    moved = float((table.count * table.byte).sum()) * repeats + update.read_byte + update.write_byte
+    at_peak_s = float((table.count * table.flop / table.peak).sum()) * repeats
+    return watts(machine, at_peak_s / time.total_s, moved / bandwidth / time.total_s, np.minimum(time.busy, 1.0))
+
+
+def _step_part(
+    graph: Graph,
+    plan: Plan,
+    machine: Machine,
+    recipe: Recipe,
+    time: StepTime,
+    peak: Peak,
+    flop: FlopPart,
+    work: Workload,
+    optimizer: Row,
+    power: Watts,
+) -> StepPart:
+    capacity = machine.accelerator.memory_byte
+    per_s = plan.batch_size / time.total_s
+    most = machine.count * _compute_peak(recipe, machine) * time.total_s
+    tokens = graph.tokens_per_sample
+    read, written = _bytes(work, optimizer, plan)
+    return StepPart(
+        flop=flop,
+        bytes=BytesPart(read=read, written=written),
+        communication_bytes=round(time.sent_byte * machine.count),
+        time_s=Range.of(time.total_s),
+        samples_per_s=Range.of(per_s),
+        tokens_per_s=None if tokens is None else Range.of(per_s * tokens),
+        mfu=Range.of(flop.model / most),
+        hfu=Range.of((flop.model + flop.recompute) / most),
+        peak_memory_bytes=MemoryPart(
+            allocated=Range.of(peak.allocated), reserved=Range.of(peak.reserved), device=Range.of(peak.device)
+        ),
+        fits=bool(np.median(peak.device) <= capacity.value),
+        accelerator_power_w=Range.of(power.accelerator),
+        node_power_w=Range.of(power.node),
+    )
+
+
+def _compute_peak(recipe: Recipe, machine: Machine) -> float:
+    """The dense peak that utilisation is measured against [flop/s]."""
+    peaks = machine.accelerator.peak_flop_per_s
+    name = recipe.compute
+    if name not in peaks or (machine.accelerator.kind in {"tpu", "asic"} and name == "fp32"):
+        name = "bf16"
+    return peaks[name].value
+
+
+def _bytes(work: Workload, optimizer: Row, plan: Plan) -> tuple[int, int]:
+    """Device memory traffic over all accelerators, recomputed forward passes included."""
+    copies = plan.dp * plan.accumulate
+    again = 1 if plan.recompute == "full" and work.total(BACKWARD).read_byte else 0
+    forward, backward = work.total(FORWARD), work.total(BACKWARD)
+    update = optimizer.kernel.work
+    updates = plan.dp * plan.tp * plan.pp
+    read = ((1 + again) * forward.read_byte + backward.read_byte) * copies + update.read_byte * updates
+    written = ((1 + again) * forward.write_byte + backward.write_byte) * copies + update.write_byte * updates
+    return read, written
+
+
+def _run_part(
+    job: Job, setting: Setting, graph: Graph, plan: Plan, time: StepTime, power: Watts
+) -> tuple[RunPart | None, list[LedgerEntry]]:
+    """The whole run, and what pricing it assumed; None without a length."""
+    if not job.has_length:
+        return None, []
+    machine, region = setting.machine, setting.region
+    steps = run_steps(job, plan.batch_size, graph.tokens_per_sample)
+    run = run_time(steps, time.total_s, machine.nodes)
+    pue_data = None if job.pue is not None else (region.pue or default_pue())
+    pue: Array | float = job.pue if pue_data is None else pue_data.draw(f"{region.id}.pue")  # type: ignore[assignment]
+    energy = run_energy(machine, power, run.steady_s, run.wall_s, np.asarray(pue))
+    carbon = run_carbon(energy, region, machine, run.wall_s)
+    water = run_water(energy, region)
+    cost, lines = _cost(job, setting, run.wall_s)
+    lines += ledger.place_lines(job, region, pue_data)
+    part = RunPart(
+        steps=steps,
+        time_s=RunTime(steady=Range.of(run.steady_s), wall=Range.of(run.wall_s)),
+        accelerator_hours=Range.of(machine.count * run.wall_s / HOUR),
+        node_hours=Range.of(machine.nodes * run.wall_s / HOUR),
+        energy_kwh=EnergyPart(
+            accelerators=Range.of(energy.accelerators / KWH),
+            nodes=Range.of(energy.nodes / KWH),
+            facility=Range.of(energy.facility / KWH),
+        ),
+        carbon_kgco2e=CarbonPart(
+            operational=OperationalCarbon(
+                location=Range.of(carbon.location),
+                market=None if carbon.market is None else Range.of(carbon.market),
+            ),
+            embodied=None if carbon.embodied is None else Range.of(carbon.embodied),
+            total=Range.of(carbon.total),
+        ),
+        water_l=WaterPart(
+            on_site=None if water.on_site is None else Range.of(water.on_site),
+            off_site=None if water.off_site is None else Range.of(water.off_site),
+        ),
+        cost_usd=cost,
+    )
+    return part, lines
+
+
+def _cost(job: Job, setting: Setting, wall_s: Array) -> tuple[Range | None, list[LedgerEntry]]:
+    """Rent of the run, at the user's price or over the offers known for the accelerator."""
+    accelerator, machine = setting.machine.accelerator, setting.machine
+    if job.price is not None:
+        return Range.of(rent_usd(machine.count, wall_s, per_second(job.price))), []
+    provider = job.region.partition(":")[0] if job.region and ":" in job.region else None
+    found = find_price(accelerator.id, provider) or find_price(accelerator.id)
+    if found is None:
+        line = ledger.entry("price", f"no rent is known for {accelerator.id}", "give --price USD per accelerator-hour")
+        return None, [line]
+    text = f"rent {found.value * HOUR:.2f} ({found.low * HOUR:.2f}-{found.high * HOUR:.2f}) USD per accelerator-hour: {found.source}"
+    line = ledger.entry("price", f"{text}, {found.as_of}", "give --price with your quote", 1.0)
+    return Range.of(rent_usd(machine.count, wall_s, found)), [line]
+
+
+def _ledger(
+    job: Job, setting: Setting, graph: Graph, work: Workload, plan: Plan, time: StepTime
+) -> list[LedgerEntry]:
+    attention = [r.kernel.kind in {"attention", "softmax"} for r in work.rows]
+    plain_share = float(time.row_s[attention].sum() / time.row_s.sum()) if work.attention_count else 0.0
+    communication = float(np.median((time.communication_s + time.bubble_s) / time.total_s))
+    return [
+        *ledger.model_lines(graph, work, job),
+        *ledger.stack_lines(setting.stack, job.stack is not None, plain_share),
+        *ledger.machine_lines(setting.machine, setting.efficiency),
+        *ledger.plan_lines(plan, work, communication),
+    ]
+
+
+def _no_fit(peak: Peak, machine: Machine, plan: Plan) -> LedgerEntry:
+    largest = max(peak.parts, key=lambda name: peak.parts[name])
+    advice = "try --recompute full" if largest == "activations" else "try --zero 3, --tp or --pp"
+    if largest == "activations" and plan.micro_batch > 1:
+        advice += " or a smaller --micro-batch"
+    text = (
+        f"does not fit: {np.median(peak.device) / 1e9:.1f} GB needed, "
+        f"{machine.accelerator.memory_byte.value / 1e9:.1f} GB on {machine.accelerator.id}; most of it {largest}"
+    )
+    return ledger.entry("memory", text, advice, 1.0)
+
+
+def _plan_part(job: Job, plan: Plan) -> PlanPart:
+    return PlanPart(
+        dp=plan.dp,
+        tp=plan.tp,
+        pp=plan.pp,
+        ep=plan.ep,
+        cp=plan.cp,
+        zero=plan.zero,
+        recompute=plan.recompute,
+        batch_size=plan.batch_size,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulate,
+        precision=job.precision,
+        optimizer=job.optimizer,
+        memory_format=job.memory_format,
+        mode=job.mode,
+    )
+
+
+def _input_hash(job: Job, graph: Graph) -> str:
+    """Hash of the request and of what was recorded: equal inputs, equal hash."""
+    request = {k: v for k, v in job.model_dump(exclude={"model", "inputs"}).items() if v is not None}
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
+    digest.update(graph.source.encode())
+    for parameter in graph.parameters:
+        digest.update(json.dumps(asdict(parameter)).encode())
+    for op in graph.ops:
+        digest.update(f"{op.name}{[t.shape for t in op.inputs]}{[t.shape for t in op.outputs]}".encode())
+    return digest.hexdigest()[:16]
