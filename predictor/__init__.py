@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from predictor.answer import Estimate
     from predictor.errors import InputError, PredictorError
-    from predictor.pricing import estimate
     from predictor.job import Job
+    from predictor.pricing import estimate
 
 __all__ = ["Estimate", "InputError", "Job", "PredictorError", "estimate"]
 

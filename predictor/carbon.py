@@ -8,7 +8,9 @@ from predictor.units import YEAR
 from predictor.values import Array, Sourced
 from predictor.world import Region
 
-_SOURCE = "Luccioni, Viguier, Ligozat, BLOOM, 2022: 6 years at 85 % use; Wu et al., Sustainable AI, 2022: 3-5 years"
+_SOURCE = (
+    "Luccioni, Viguier, Ligozat, BLOOM, 2022: 6 years at 85 % use; Wu et al., Sustainable AI, 2022: 3-5 years"
+)
 LIFETIME_S = Sourced(5 * YEAR, 3 * YEAR, 6 * YEAR, _SOURCE, "2022", "estimate")
 UTILISATION = Sourced(0.60, 0.30, 0.85, f"{_SOURCE} at 30-60 % use", "2022", "estimate")
 

@@ -23,7 +23,7 @@ class UnsupportedError(InputError):
     """The input is understood, and outside what can be predicted; the message says why."""
 
 
-class CheckFailed(PredictorError):
+class CheckFailedError(PredictorError):
     """The prediction was made and a limit the user set does not hold."""
 
     exit_code = 1

@@ -101,8 +101,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "job") 
     fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"]) or where
     if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'{did_you_mean(key, model.model_fields)}; known keys: " + ", ".join(
-            model.model_fields
+        return (
+            f"{where}: unknown key '{key}'{did_you_mean(key, model.model_fields)}; known keys: "
+            + ", ".join(model.model_fields)
         )
     if fault["type"] == "missing":
         return f"{where}: '{key}' is missing"

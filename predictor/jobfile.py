@@ -25,7 +25,9 @@ _LIBRARIES = ("zoo:", "timm:", "torchvision:")
 _FILE_HARDWARE = re.compile(r"^(\s*\d+\s*[xX*]\s*)?(.*\.toml)$")
 
 
-def read_job(path: Path, overrides: Mapping[str, Any] | None = None, allow_code: bool = False) -> dict[str, Any]:
+def read_job(
+    path: Path, overrides: Mapping[str, Any] | None = None, allow_code: bool = False
+) -> dict[str, Any]:
     """The fields of the job in ``path``, ``overrides`` in place of its own.
 
     Raises InputError that names the file and the key: unknown key, wrong type, no model, or Python
@@ -34,7 +36,7 @@ def read_job(path: Path, overrides: Mapping[str, Any] | None = None, allow_code:
     fields = {key: check_value(key, value, f"{path}: {key}") for key, value in _content(path).items()}
     fields = _merge(_beside(fields, path.parent), overrides or {})
     if "model" not in fields:
-        raise InputError(f'{path}: \'model\' is missing; write for example model = "zoo:resnet50"')
+        raise InputError(f"{path}: 'model' is missing; write for example model = \"zoo:resnet50\"")
     if runs_code(fields["model"]) and not allow_code:
         raise InputError(
             f"{path}: model '{fields['model']}' is Python code, which pricing the job would run; "

@@ -62,7 +62,9 @@ def machine_lines(machine: Machine, efficiency: Efficiency) -> list[LedgerEntry]
             f"{accelerator.id} is priced from its datasheet with shares of peak common to its class "
             f"({efficiency.status}, {efficiency.as_of})"
         )
-        lines.append(entry("efficiency", text, "the range covers the class; measure one step and compare", 1.0))
+        lines.append(
+            entry("efficiency", text, "the range covers the class; measure one step and compare", 1.0)
+        )
     remembered = [name for name, value in quantities(accelerator) if value.status == "from memory"]
     if remembered:
         text = f"{accelerator.id}: {', '.join(remembered)} from memory, not checked against a source"
@@ -115,6 +117,8 @@ def place_lines(job: Job, region: Region, pue: Sourced | None) -> list[LedgerEnt
     if pue is not None:
         text = f"PUE {pue.value:g} ({pue.low:g}-{pue.high:g}): {pue.source}"
         lines.append(entry("PUE", text, "give --pue when the facility publishes it", 1 - 1 / pue.value))
-    text = f"grid of {region.name}: {region.kgco2e_per_j.source}, {region.kgco2e_per_j.as_of}, {region.method}"
+    text = (
+        f"grid of {region.name}: {region.kgco2e_per_j.source}, {region.kgco2e_per_j.as_of}, {region.method}"
+    )
     lines.append(entry("grid", text, "an annual average; hours and contracts differ"))
     return lines + notes(region.notes)

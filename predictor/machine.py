@@ -122,8 +122,9 @@ def build_machine(hardware: str, count: int | None = None, nodes: int | None = N
     if written is not None and count not in (None, written):
         raise InputError(f"'{hardware}' says {written} and count says {count}; give one of them")
     count = count if written is None else written
-    if min(count or 1, nodes or 1) < 1:
-        raise InputError(f"count {count} and nodes {nodes} must be at least 1")
+    for what, number in (("count", count), ("nodes", nodes)):
+        if number is not None and number < 1:
+            raise InputError(f"{what} is {number}, it must be at least 1")
     node = find_node(name)
     if node:
         if None not in (count, nodes) and count != nodes:
@@ -198,7 +199,7 @@ def _assemble(accelerator: Accelerator, node: Node | None, count: int) -> Machin
         (node and node.intranode_byte_per_s) or accelerator.intranode_byte_per_s or INTRANODE_BYTE_PER_S
     )
     internode = _internode(accelerator, node, count, intranode)
-    power_note = _slice_note(whole, used) if whole else _default_note(accelerator, host[0])
+    notes = _whole_notes(whole, used, host[0]) if whole else _default_note(accelerator, host[0])
     return Machine(
         accelerator=accelerator,
         count=count,
@@ -211,7 +212,7 @@ def _assemble(accelerator: Accelerator, node: Node | None, count: int) -> Machin
         intranode_byte_per_s=intranode,
         server_embodied_kgco2e=host[3],
         system_w=whole.system_w if whole else None,
-        notes=power_note + (_nodes_notes(count, nodes, size, internode) if nodes > 1 else ()),
+        notes=notes + (_nodes_notes(count, nodes, size, internode) if nodes > 1 else ()),
     )
 
 
@@ -256,18 +257,23 @@ def _internode(accelerator: Accelerator, node: Node | None, count: int, intranod
     return accelerator.internode_byte_per_s or INTERNODE_BYTE_PER_S
 
 
-def _slice_note(whole: Node, used: int) -> tuple[Note, ...]:
-    if used == whole.per_node:
-        return ()
-    text = f"{used} of {whole.per_node} accelerators of a {whole.id}: charged that share of its host"
-    return (("part of a node", text, "give the whole node's count if you reserve it whole"),)
+def _whole_notes(whole: Node, used: int, host_w: Sourced) -> tuple[Note, ...]:
+    notes: tuple[Note, ...] = ()
+    if host_w.status == "estimate":
+        text = f"host power of a {whole.id} was not metered: {_span_w(host_w)} estimated"
+        notes += (("host power", text, "meter a node and correct predictor/data/nodes.csv"),)
+    if used < whole.per_node:
+        text = f"{used} of {whole.per_node} accelerators of a {whole.id}: charged that share of its host"
+        notes += (("part of a node", text, "give the whole node's count if you reserve it whole"),)
+    return notes
+
+
+def _span_w(power_w: Sourced) -> str:
+    return f"{power_w.value:.0f} W ({power_w.low:.0f} to {power_w.high:.0f}) per node"
 
 
 def _default_note(accelerator: Accelerator, host_w: Sourced) -> tuple[Note, ...]:
-    text = (
-        f"no node with {accelerator.id} was metered: host power taken by its class, "
-        f"{host_w.value:.0f} W per node ({host_w.low:.0f} to {host_w.high:.0f})"
-    )
+    text = f"no node with {accelerator.id} was metered: {_span_w(host_w)} taken by its class"
     return (("host power", text, "add the node to predictor/data/nodes.csv"),)
 
 

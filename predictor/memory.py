@@ -50,7 +50,10 @@ def _without_events(graph: Graph, train: bool) -> int:
     return max(a + b for a, b in zip(written, [*written[1:], 0], strict=True))
 
 
-_FREE = {f"onnx.{name}" for name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Constant")}
+_FREE = {
+    f"onnx.{name}"
+    for name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Constant")
+}
 
 
 def _recomputed(activations: float, plan: Plan, work: Workload) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from predictor.values import Array, Sourced, draw
+from predictor.values import Array, Sourced
 
 _SOURCE = (
     "fit to H200 and B200 matmul power and to V100, P100 and A40 training power: 0.8 pJ/flop bf16 is 1.1 "

@@ -45,8 +45,8 @@ from predictor.run import run_time
 from predictor.stack import Stack, default_stack, find_stack
 from predictor.timing import StepTime, accepted_precisions, check_precision, columns, step_time
 from predictor.training import OPTIMIZERS, RECIPES, Recipe, optimizer_kernel, run_steps
-from predictor.units import HOUR, KWH
-from predictor.values import Array, Sourced
+from predictor.units import GIGA, HOUR, KWH
+from predictor.values import Array
 from predictor.workload import Row, Workload, count
 from predictor.world import Region, default_pue, find_price, find_region
 
@@ -71,7 +71,9 @@ def resolve(job: Job) -> Setting:
     machine = build_machine(job.hardware, job.count, job.nodes)
     accelerator = machine.accelerator
     if job.mode == "train" and not accelerator.training:
-        raise UnsupportedError(f"{accelerator.id} cannot train: {accelerator.name} is made for inference; use --mode infer")
+        raise UnsupportedError(
+            f"{accelerator.id} cannot train: {accelerator.name} is made for inference; use --mode infer"
+        )
     recipe = RECIPES[job.precision]
     check_precision(recipe, job.precision, accelerator, accepted_precisions(accelerator, RECIPES))
     stack = find_stack(job.stack or default_stack(accelerator.kind, accelerator.release_date))
@@ -210,7 +212,9 @@ def _power(
     update = optimizer.kernel.work
     moved = float((table.count * table.byte).sum()) * repeats + update.read_byte + update.write_byte
     at_peak_s = float((table.count * table.flop / table.peak).sum()) * repeats
-    return watts(machine, at_peak_s / time.total_s, moved / bandwidth / time.total_s, np.minimum(time.busy, 1.0))
+    return watts(
+        machine, at_peak_s / time.total_s, moved / bandwidth / time.total_s, np.minimum(time.busy, 1.0)
+    )
 
 
 def _step_part(
@@ -320,10 +324,13 @@ def _cost(job: Job, setting: Setting, wall_s: Array) -> tuple[Range | None, list
     provider = job.region.partition(":")[0] if job.region and ":" in job.region else None
     found = find_price(accelerator.id, provider) or find_price(accelerator.id)
     if found is None:
-        line = ledger.entry("price", f"no rent is known for {accelerator.id}", "give --price USD per accelerator-hour")
+        line = ledger.entry(
+            "price", f"no rent is known for {accelerator.id}", "give --price USD per accelerator-hour"
+        )
         return None, [line]
-    text = f"rent {found.value * HOUR:.2f} ({found.low * HOUR:.2f}-{found.high * HOUR:.2f}) USD per accelerator-hour: {found.source}"
-    line = ledger.entry("price", f"{text}, {found.as_of}", "give --price with your quote", 1.0)
+    low, mid, high = (usd_per_s * HOUR for usd_per_s in (found.low, found.value, found.high))
+    text = f"rent {mid:.2f} ({low:.2f}-{high:.2f}) USD per accelerator-hour: {found.source}, {found.as_of}"
+    line = ledger.entry("price", text, "give --price with your quote", 1.0)
     return Range.of(rent_usd(machine.count, wall_s, found)), [line]
 
 
@@ -346,9 +353,9 @@ def _no_fit(peak: Peak, machine: Machine, plan: Plan) -> LedgerEntry:
     advice = "try --recompute full" if largest == "activations" else "try --zero 3, --tp or --pp"
     if largest == "activations" and plan.micro_batch > 1:
         advice += " or a smaller --micro-batch"
+    needed, there = float(np.median(peak.device)) / GIGA, machine.accelerator.memory_byte.value / GIGA
     text = (
-        f"does not fit: {np.median(peak.device) / 1e9:.1f} GB needed, "
-        f"{machine.accelerator.memory_byte.value / 1e9:.1f} GB on {machine.accelerator.id}; most of it {largest}"
+        f"does not fit: {needed:.1f} GB needed, {there:.1f} GB on {machine.accelerator.id}; mostly {largest}"
     )
     return ledger.entry("memory", text, advice, 1.0)
 

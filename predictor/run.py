@@ -9,7 +9,9 @@ from predictor.values import Array, Sourced
 _SOURCE = "judgement on published runs: 1.2 to 1.5 of steady time on clusters, a few per cent on one node"
 ONE_NODE = Sourced(1.05, 1.01, 1.20, _SOURCE, "2026-11-20", "estimate")
 CLUSTER = Sourced(1.20, 1.04, 1.50, _SOURCE, "2026-11-20", "estimate")
-START_S = Sourced(60.0, 20.0, 300.0, "judgement: imports, data, first batches, compilation", "2026-11-20", "estimate")
+START_S = Sourced(
+    60.0, 20.0, 300.0, "judgement: imports, data, first batches, compilation", "2026-11-20", "estimate"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ def list_stacks() -> list[str]:
 def find_stack(name: str) -> Stack:
     """The stack of this id; raises InputError with near matches."""
     if name not in list_stacks():
-        raise InputError(f"unknown stack '{name}'{did_you_mean(name, list_stacks())}; known: {', '.join(list_stacks())}")
+        raise InputError(
+            f"unknown stack '{name}'{did_you_mean(name, list_stacks())}; known: {', '.join(list_stacks())}"
+        )
     path = _FOLDER / f"{name}.toml"
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))

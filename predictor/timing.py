@@ -27,13 +27,21 @@ _ON_MATRIX_UNITS = {"matmul", "conv", "conv-channels-last", "attention"}
 # device and host in a step.
 _KERNEL_NORM, _STEP_NORM = 3.5, 7.0
 # Time of a kernel that does nothing, on the device.
-_LAUNCH_S = Sourced(2.5e-6, 1.5e-6, 4.5e-6, "graph-replayed empty kernels, 1.3 to 4 us", "2026-11-20", "estimate")
+_LAUNCH_S = Sourced(
+    2.5e-6, 1.5e-6, 4.5e-6, "graph-replayed empty kernels, 1.3 to 4 us", "2026-11-20", "estimate"
+)
 # What the form itself misses, common to a step, beyond the shares of the kinds.
 _FORM = Sourced(1.0, 0.82, 1.25, "residual of class defaults over model families", "2026-11-20", "estimate")
 _TILE, _SLICE, _WAVE_TILE, _WAVE_POWER, _SHORT_K = 64, 256, 128, 0.37, 60
-_NODE_SHARE = Sourced(0.75, 0.60, 0.88, "share of link rate, NVLink collectives over 4 MiB", "2026-11-20", "estimate")
-_NETWORK_SHARE = Sourced(0.50, 0.32, 0.80, "share of NIC rate, 0.37 to 0.6 over stacks", "2026-11-20", "estimate")
-_HOP_S = Sourced(12e-6, 6e-6, 30e-6, "latency of a collective over NVLink, 8 to 18 us", "2026-11-20", "estimate")
+_NODE_SHARE = Sourced(
+    0.75, 0.60, 0.88, "share of link rate, NVLink collectives over 4 MiB", "2026-11-20", "estimate"
+)
+_NETWORK_SHARE = Sourced(
+    0.50, 0.32, 0.80, "share of NIC rate, 0.37 to 0.6 over stacks", "2026-11-20", "estimate"
+)
+_HOP_S = Sourced(
+    12e-6, 6e-6, 30e-6, "latency of a collective over NVLink, 8 to 18 us", "2026-11-20", "estimate"
+)
 _STRAGGLE = Sourced(0.008, 0.003, 0.020, "step time per doubling of nodes", "2026-11-20", "estimate")
 
 
@@ -89,7 +97,9 @@ def peak_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> float:
 
 def check_precision(recipe: Recipe, precision: str, accelerator: Accelerator, accepted: list[str]) -> None:
     """Raise InputError when the accelerator has no units for a precision."""
-    if recipe.compute in accelerator.peak_flop_per_s or (accelerator.kind == "tpu" and recipe.compute == "tf32"):
+    if recipe.compute in accelerator.peak_flop_per_s or (
+        accelerator.kind == "tpu" and recipe.compute == "tf32"
+    ):
         return
     raise InputError(
         f"{accelerator.id} has no {recipe.compute} peak, asked for by precision '{precision}'; "
@@ -187,7 +197,9 @@ def collective_s(each: Collective, machine: Machine) -> Array:
     if each.group <= each.inside:
         rate = link
     else:
-        card = machine.internode_byte_per_s.draw("machine.internode") * _NETWORK_SHARE.draw("timing.network_share")
+        card = machine.internode_byte_per_s.draw("machine.internode") * _NETWORK_SHARE.draw(
+            "timing.network_share"
+        )
         rate = np.minimum(card * max(each.inside, 1), link)
     hops = np.log2(each.group) + 1
     return np.asarray(each.count * (each.send_byte / rate + hops * _HOP_S.draw("timing.hop")))
@@ -281,4 +293,3 @@ def _optimizer_s(
 def accepted_precisions(accelerator: Accelerator, recipes: dict[str, Recipe]) -> list[str]:
     """Names of the precisions an accelerator has units for."""
     return [name for name, recipe in recipes.items() if recipe.compute in accelerator.peak_flop_per_s]
-

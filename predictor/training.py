@@ -96,10 +96,14 @@ def run_steps(job: Job, batch_size: int, tokens_per_sample: int | None) -> int:
         return job.steps
     if job.tokens is not None:
         if tokens_per_sample is None:
-            raise InputError("--tokens: this model has no token sequence; give --steps, --samples or --epochs")
+            raise InputError(
+                "--tokens: this model has no token sequence; give --steps, --samples or --epochs"
+            )
         return math.ceil(job.tokens / (batch_size * tokens_per_sample))
     if job.samples is not None:
         return math.ceil(job.samples / batch_size)
     if job.epochs is None or job.dataset_size is None:
-        raise InputError("the job has no length; give --steps, --samples, --tokens, or --epochs with --dataset-size")
+        raise InputError(
+            "the job has no length; give --steps, --samples, --tokens, or --epochs with --dataset-size"
+        )
     return math.ceil(job.epochs * job.dataset_size / batch_size)

@@ -64,8 +64,8 @@ def draw(name: str, low: float, mid: float, high: float) -> Array:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     z = np.random.default_rng(seed).permutation(_normal_scores()) / _Z95
     if low > 0:
-        return mid * np.exp(np.where(z > 0, z * np.log(high / mid), z * np.log(mid / low)))
-    return mid + np.where(z > 0, z * (high - mid), z * (mid - low))
+        return np.asarray(mid * np.exp(np.where(z > 0, z * np.log(high / mid), z * np.log(mid / low))))
+    return np.asarray(mid + np.where(z > 0, z * (high - mid), z * (mid - low)))
 
 
 @dataclass(frozen=True, slots=True)

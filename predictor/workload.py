@@ -54,7 +54,9 @@ class Workload:
     @property
     def bytes_by_formula(self) -> float:
         """Share of all bytes moved by operators that have a formula."""
-        moved = [(r.count * (r.kernel.work.read_byte + r.kernel.work.write_byte), r.priced) for r in self.rows]
+        moved = [
+            (r.count * (r.kernel.work.read_byte + r.kernel.work.write_byte), r.priced) for r in self.rows
+        ]
         total = sum(byte for byte, _ in moved)
         return sum(byte for byte, priced in moved if priced) / total if total else 1.0
 
@@ -116,5 +118,3 @@ def _expert_byte(graph: Graph) -> int:
         if op.inputs[1].shape in shapes or op.inputs[-1].shape in shapes:
             scopes.setdefault(op.scope, []).append(op.inputs[0].byte)
     return sum(min(sizes) for sizes in scopes.values())
-
-

@@ -152,7 +152,7 @@ def test_eight_h100_have_the_metered_host():
 
 
 def test_node_power_formula_meets_the_metered_node():
-    """Immersion-cooled 8x H100 in MLPerf Training v4.0: 6846 to 7204 W AC, no fans, boards at 0.93 of 700 W."""
+    """Immersion-cooled 8x H100, MLPerf Training v4.0: 6846 to 7204 W AC, no fans, boards at 0.93 of 700 W."""
     machine = build_machine("8x h100")
     node_ac_w = (8 * 0.93 * 700 + machine.node_host_w.value) / machine.psu_efficiency.value
     assert node_ac_w == pytest.approx(7045, rel=0.02)
@@ -180,6 +180,12 @@ def test_host_nobody_metered_is_a_wide_estimate_in_the_notes():
     assert machine.node_host_w.status == "estimate"
     assert machine.psu_efficiency is PSU_EFFICIENCY
     assert [topic for topic, _, _ in machine.notes] == ["host power"]
+
+
+def test_estimated_host_of_a_known_node_is_told():
+    topics = [(topic, text) for topic, text, _ in build_machine("8x a100-80gb").notes]
+    assert topics == [("host power", topics[0][1])]
+    assert "1500 W (1000 to 1900) per node" in topics[0][1]
 
 
 def test_unknown_network_between_nodes_is_told():

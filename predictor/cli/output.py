@@ -30,7 +30,9 @@ def choose_form(form: str | None, path: Path | None, accepted: tuple[str, ...] =
         suffix = path.suffix if path else ""
         return next((name for name in accepted if FORMS[name] == suffix), "table")
     if form not in accepted:
-        raise InputError(f"--format is '{form}', accepted: {', '.join(accepted)}{did_you_mean(form, accepted)}")
+        raise InputError(
+            f"--format is '{form}', accepted: {', '.join(accepted)}{did_you_mean(form, accepted)}"
+        )
     return form
 
 
@@ -69,7 +71,9 @@ def _write_whole(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def plain_table(headers: tuple[str, ...], rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()) -> str:
+def plain_table(
+    headers: tuple[str, ...], rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()
+) -> str:
     """Columns aligned with spaces, one line a row; ``right`` are the columns of numbers."""
     widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
     lines = []

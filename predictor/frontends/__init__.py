@@ -4,12 +4,12 @@ PyTorch and ONNX are imported only by the frontend that needs them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from predictor.errors import InputError, did_you_mean
-from predictor.ir import Graph
+from predictor.ir import Graph, TensorSpec
 from predictor.zoo import ZOO
 
 FORMS = (
@@ -79,5 +79,34 @@ def _onnx(path: Path, options: ReadOptions) -> Graph:
     from predictor.frontends.onnx_file import read_onnx
 
     if options.inputs is not None:
-        raise InputError(f"{path}: an ONNX file names its own inputs; leave --input away and give --batch-size")
-    return read_onnx(path, options.batch, dict(options.dims), options.seq_len)
+        raise InputError(
+            f"{path}: an ONNX file names its own inputs; leave --input away and give --batch-size"
+        )
+    if options.image_size is not None:
+        raise InputError(
+            f"{path}: image_size has no effect; the file fixes the image, export it at another size"
+        )
+    graph = read_onnx(path, options.batch, dict(options.dims), options.seq_len)
+    half = _HALF.get(options.precision)
+    return graph if half is None else in_half(graph, half, options.precision)
+
+
+_HALF = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp8": "bfloat16",
+    "amp-fp16": "float16",
+    "amp-bf16": "bfloat16",
+}
+
+
+def in_half(graph: Graph, half: str, precision: str) -> Graph:
+    """A float32 graph as if its tensors were in a half type, for files that fix their types."""
+
+    def cast(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(t, dtype=half) if t.dtype == "float32" else t for t in tensors)
+
+    text = f"the file's float32 tensors were taken as {half} throughout, for precision {precision}"
+    note = ("precision", text, "a PyTorch model is recorded with each operator's own type")
+    ops = tuple(replace(op, inputs=cast(op.inputs), outputs=cast(op.outputs)) for op in graph.ops)
+    return replace(graph, ops=ops, notes=(*graph.notes, note))

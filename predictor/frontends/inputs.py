@@ -47,7 +47,9 @@ def parse_input(text: str) -> InputSpec:
     name, dtype, sizes = match[1] or "", match[2], match[3]
     if dtype not in DTYPE_BYTE:
         raise InputError(f"input '{text}': unknown type '{dtype}'{did_you_mean(dtype, DTYPE_BYTE)}")
-    return InputSpec(name, dtype, tuple(_axis(part.strip(), text) for part in sizes.split(",") if part.strip()))
+    return InputSpec(
+        name, dtype, tuple(_axis(part.strip(), text) for part in sizes.split(",") if part.strip())
+    )
 
 
 def _axis(part: str, text: str) -> int | str:

@@ -19,8 +19,9 @@ from predictor.ir import Op, TensorSpec
 
 _VIEWS = {
     f"onnx.{name}"
-    for name in "Squeeze Unsqueeze Identity Transpose Slice Split Expand Reshape Flatten".split()  # noqa: SIM905
+    for name in "Squeeze Unsqueeze Identity Transpose Slice Split Expand Reshape Flatten".split()
 }
+_PARTS = {"onnx.Slice", "onnx.Gather"}
 _SCORE_PATH = {"onnx.Add", "onnx.Sub", "onnx.Mul", "onnx.Div", "onnx.Where", "onnx.Cast", "onnx.Reshape"}
 _MASK_PATH = {"onnx.Where", "onnx.Equal", "onnx.Not", "onnx.And", "onnx.Cast", "onnx.Unsqueeze", "onnx.Slice"}
 _PLAIN = (AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING)
@@ -243,33 +244,57 @@ def _whole_attention(step: Step, known: Known) -> list[Step]:
 
 
 def operators(steps: list[Step], known: Known, outputs: Collection[str]) -> tuple[Op, ...]:
-    """Steps as operators, with what the gradient rules need to know."""
-    needing, counted = _gradients(steps, known, outputs)
+    """Steps as operators, with what the gradient rules need to know.
+
+    needs_grad  per input, whether a gradient flows to it; backward  whether any does
+    grad_sums   per result, how many gradients beyond the first meet there
+    zero_fill   of a part of a tensor: its gradient starts from zeros of the whole shape
+    """
+    needing = _needing(steps, known)
+    flows = [s for s in steps if needing.intersection(s.inputs) and needing.intersection(s.outputs)]
+    readers: dict[str, list[Step]] = {}
+    for step in flows:
+        for name in step.inputs:
+            readers.setdefault(name, []).append(step)
+    parts = {name: found for name, found in readers.items() if all(_is_part(s, name, known) for s in found)}
+    filling = {id(found[0]) for name, found in parts.items() if not _cover(name, found, known)}
+    sums = {n: len(found) + (n in outputs) - 1 for n, found in readers.items() if n not in parts}
     specs: dict[str, TensorSpec] = {}
+    backward = {id(step) for step in flows}
     ops = []
     for step in steps:
         for name in (*step.inputs, *step.outputs):
             if name not in specs:
                 specs[name] = _spec(name, step, specs, known)
-        needs = tuple(name in needing for name in step.inputs)
         flags = {
-            "needs_grad": needs,
-            "backward": any(needs) and any(name in needing for name in step.outputs),
-            "grad_sums": tuple(max(counted[name] - 1, 0) for name in step.outputs),
+            "needs_grad": tuple(name in needing for name in step.inputs),
+            "backward": id(step) in backward,
+            "grad_sums": tuple(sums.get(name, 0) for name in step.outputs),
         }
+        if step.name in _PARTS:
+            flags["zero_fill"] = id(step) in filling or step.inputs[0] not in parts
         inputs, results = (tuple(specs[name] for name in names) for names in (step.inputs, step.outputs))
         ops.append(Op(step.name, inputs, results, {**step.attrs, **flags}, scope=step.scope))
     return tuple(ops)
 
 
-def _gradients(steps: list[Step], known: Known, outputs: Collection[str]) -> tuple[set[str], Counter[str]]:
-    """Tensors a gradient flows to, from the weights onwards, and how many gradients reach each."""
+def _needing(steps: list[Step], known: Known) -> set[str]:
+    """Tensors a gradient flows to: everything floating that follows from a weight."""
     needing = set(known.weights)
     for step in steps:
         if needing.intersection(step.inputs):
             needing.update(name for name in step.outputs if known.tensors[name].is_float)
-    reached = [n for s in steps if needing.intersection(s.outputs) for n in s.inputs if n in needing]
-    return needing, Counter(reached + [name for name in outputs if name in needing])
+    return needing
+
+
+def _is_part(step: Step, name: str, known: Known) -> bool:
+    one_index = step.name != "onnx.Gather" or not known.tensors[step.inputs[1]].shape
+    return step.name in _PARTS and step.inputs[0] == name and one_index
+
+
+def _cover(name: str, parts: list[Step], known: Known) -> bool:
+    """Parts that together have the size of the whole are taken to be all of it, as in an unbind."""
+    return sum(known.tensors[s.outputs[0]].elements for s in parts) == known.tensors[name].elements
 
 
 def _spec(name: str, step: Step, specs: Mapping[str, TensorSpec], known: Known) -> TensorSpec:

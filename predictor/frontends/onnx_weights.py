@@ -7,15 +7,15 @@ The format does not say. A floating constant is a weight when
   product, filters, an embedding table, scale and bias of a normalisation, an added bias or position table,
   a multiplied scale, a joined class token.
 
-It is a buffer when the exporter says so, when it is a running statistic, a mask (by name, or added right
-before a softmax), or a single number. Exporters merge weights that are equal, as biases and scales are
+It is a buffer when the exporter says so, when it is a running statistic, a mask (by name, or added to the
+scores of a softmax), or a single number. Exporters merge weights that are equal, as biases and scales are
 before training, and store a tied table a second time transposed: both are undone here. TorchScript's
 exporter gives a merged weight its other names by Identity; dynamo's reads it from several modules.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -127,7 +127,7 @@ def _is_weight(name: str, file: OnnxFile, readers: Readers) -> bool:
     ):
         return True
     return (name not in file.literals and prod(dims) > 1) and any(
-        index in _ARITHMETIC.get(node.op_type, ()) and not _before_softmax(node, readers)
+        index in _ARITHMETIC.get(node.op_type, ()) and not _masks(dims, node, readers)
         for node, index in places
     )
 
@@ -144,9 +144,12 @@ def _places(name: str, readers: Readers, seen: set[str]) -> Iterator[tuple[Any, 
                 yield from _places(output, readers, seen)
 
 
-def _before_softmax(node: Any, readers: Readers) -> bool:
-    """A constant added to the scores is a mask."""
-    return any(n.op_type == "Softmax" for output in node.output for n, _ in readers.get(output, ()))
+def _masks(dims: Sequence[int], node: Any, readers: Readers) -> bool:
+    """A matrix added to the scores of a softmax is a mask, or a table of positions the export computed."""
+    if len(dims) < 2 or dims[-2] == 1:
+        return False
+    later = [reader for output in node.output for reader, _ in _places(output, readers, set())]
+    return any(n.op_type == "Softmax" or (n.op_type == "Add" and _masks(dims, n, readers)) for n in later)
 
 
 def scope_of(node: Any) -> str:

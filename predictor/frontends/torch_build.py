@@ -20,7 +20,18 @@ from torch.utils._pytree import tree_leaves
 
 # A tensor of more elements than this is never made for real.
 SMALL = 2**14
-_SIZED_FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "new_empty", "new_zeros", "new_ones", "new_full"}
+_SIZED_FACTORIES = {
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "rand",
+    "randn",
+    "new_empty",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+}
 
 
 def fake_mode() -> FakeTensorMode:

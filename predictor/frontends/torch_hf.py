@@ -5,6 +5,8 @@ The configuration is data: remote code it may name is never fetched nor run.
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +42,37 @@ def read_config(path: Path, options: ReadOptions) -> Graph:
     try:
         import transformers
     except ModuleNotFoundError:
-        raise InputError(f"{path}: needs transformers; install it with: pip install 'predictor[hf]'") from None
+        raise InputError(
+            f"{path}: needs transformers; install it with: pip install 'predictor[hf]'"
+        ) from None
     transformers.logging.set_verbosity_error()
     config = _config(content, path, transformers)
     mode = fake_mode()
     module = _module(config, content, path, transformers, mode)
     name = str(content.get("_name_or_path") or content["model_type"])
     specs, sizes = _inputs(module, config)
-    return read_module(Loaded(module, name, str(path), specs, sizes), options, mode)
+    with _unpacked(transformers):
+        return read_module(Loaded(module, name, str(path), specs, sizes), options, mode)
+
+
+@contextmanager
+def _unpacked(transformers: Any) -> Iterator[None]:
+    """One sequence per row, as the position ids say.
+
+    Whether several are packed is read from tensor values, which fake tensors lack; unable to tell,
+    transformers would write out a full mask and lose the causal kernel.
+    """
+    masking = getattr(transformers, "masking_utils", None)
+    name = "find_packed_sequence_indices"
+    if not hasattr(masking, name):
+        yield
+        return
+    kept = getattr(masking, name)
+    setattr(masking, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(masking, name, kept)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -72,7 +97,9 @@ def _config(content: dict[str, Any], path: Path, transformers: Any) -> Any:
         raise InputError(f"{path}: transformers refuses it: {type(error).__name__}: {error}") from None
     config.use_cache = False
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = 0  # the decoder's input is the label shifted; which token is no matter
+        config.decoder_start_token_id = (
+            0  # the decoder's input is the label shifted; which token is no matter
+        )
     return config
 
 
@@ -80,7 +107,7 @@ def _module(
     config: Any, content: dict[str, Any], path: Path, transformers: Any, mode: FakeTensorMode
 ) -> nn.Module:
     named = content.get("architectures") or []
-    kind = getattr(transformers, named[0], None) if named and isinstance(named[0], str) else None
+    kind: Any = getattr(transformers, named[0], None) if named and isinstance(named[0], str) else None
     if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
         makers = [kind]
     else:

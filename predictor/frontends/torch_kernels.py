@@ -103,7 +103,7 @@ def _grouped_weight_shape(a: Any, grad: Any, ends: Any) -> Any:
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """Rows of a [t, k], sorted by expert, times that expert's b [e, k, n]; ``ends`` are the experts' last rows."""
+    """Rows of a [t, k], sorted by expert, times that expert's b [e, k, n]; ``ends`` their last rows."""
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any, ends: Any) -> Any:
@@ -119,7 +119,9 @@ class _GroupedProduct(torch.autograd.Function):
 
 def _grouped_mm(a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
     if a.dim() != 2 or b.dim() != 3 or offs is None:
-        raise UnsupportedError("grouped products other than [t, k] x [e, k, n] with offsets cannot be counted")
+        raise UnsupportedError(
+            "grouped products other than [t, k] x [e, k, n] with offsets cannot be counted"
+        )
     out = _GroupedProduct.apply(a, b, offs)
     return out if out_dtype is None else out.to(out_dtype)
 

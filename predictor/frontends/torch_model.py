@@ -40,6 +40,7 @@ class Loaded:
     inputs: Any
     sizes: Mapping[str, int | None]
     loss: Loss | None = None
+    taken: frozenset[str] = frozenset()
 
 
 def read_torch(source: Any, options: ReadOptions) -> Graph:
@@ -129,20 +130,33 @@ def _arguments(loaded: Loaded, options: ReadOptions, dtype: torch.dtype | None) 
             f"{loaded.source}: its inputs are not known; give --input NAME:DTYPE[SIZES], "
             "or example_inputs beside the factory"
         )
-    sizes = dict(loaded.sizes) | {
-        letter: size
-        for letter, size in (("B", options.batch), ("S", options.seq_len), ("P", options.image_size))
-        if size is not None
-    }
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list | tuple) and given and all(isinstance(g, str) for g in given):
-        specs = [parse_input(g) for g in given]
-        made = [(s.name, _tensor(s, sizes, options)) for s in specs]
+        made = _from_specs([parse_input(g) for g in given], loaded, options)
     else:
+        _check_taken(loaded, options, loaded.taken)
         made = [(n, _twin(v, options)) for n, v in _named(given)]
     tensors = [(name, _prepared(value, dtype, options.channels_last)) for name, value in made]
     return tuple(v for n, v in tensors if not n), {n: v for n, v in tensors if n}
+
+
+def _from_specs(
+    specs: list[InputSpec], loaded: Loaded, options: ReadOptions
+) -> list[tuple[str, torch.Tensor]]:
+    asked = {"B": options.batch, "S": options.seq_len, "P": options.image_size}
+    sizes = dict(loaded.sizes) | {letter: size for letter, size in asked.items() if size is not None}
+    letters = {axis for spec in specs for axis in spec.shape if isinstance(axis, str)}
+    named = {name for letter, name in (("S", "seq_len"), ("P", "image_size")) if letter in letters}
+    _check_taken(loaded, options, loaded.taken | named)
+    return [(s.name, _tensor(s, sizes, options)) for s in specs]
+
+
+def _check_taken(loaded: Loaded, options: ReadOptions, taken: frozenset[str]) -> None:
+    """Refuse a size that would change nothing."""
+    for name, value in (("seq_len", options.seq_len), ("image_size", options.image_size)):
+        if value is not None and name not in taken:
+            raise InputError(f"{loaded.source}: {name} {value} has no effect on its inputs; leave it away")
 
 
 def _tensor(spec: InputSpec, sizes: Mapping[str, int | None], options: ReadOptions) -> torch.Tensor:

@@ -12,14 +12,30 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from predictor.errors import InputError
+from predictor.errors import InputError, UnsupportedError
 from predictor.frontends.torch_kernels import accelerator_kernels
 from predictor.ir import BACKWARD, FORWARD, Op, Parameter, StorageEvent, TensorSpec
 
-_DTYPES = {getattr(torch, name): name for name in (
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "uint16",
-    "uint32", "uint64", "bool", "complex64", "complex128",
-)}
+_DTYPES = {
+    getattr(torch, name): name
+    for name in (
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+        "complex64",
+        "complex128",
+    )
+}
 _DTYPES |= {getattr(torch, n): "float8" for n in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, n)}
 
 
@@ -84,7 +100,12 @@ class Recorder(TorchDispatchMode):
         number = self._ids.get(id(storage))
         if number is None:
             number = self._allocate(storage)
-        return TensorSpec(tuple(tensor.shape), _DTYPES[tensor.dtype], tensor.stride(), number)
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise UnsupportedError(
+                f"tensors of type {tensor.dtype} cannot be counted; use one of {', '.join(_DTYPES.values())}"
+            )
+        return TensorSpec(tuple(tensor.shape), dtype, tensor.stride(), number)
 
     def _allocate(self, storage: Any) -> int:
         number, key, byte = self._next, id(storage), storage.nbytes()
@@ -170,9 +191,7 @@ def record_step(
         del outputs
     if value is not None:
         _backward(value, recorder, mode)
-    gradients = frozenset(
-        recorder.spec(p.grad).storage for p in module.parameters() if p.grad is not None
-    )
+    gradients = frozenset(recorder.spec(p.grad).storage for p in module.parameters() if p.grad is not None)
     return recorder, gradients, buffers_byte, input_byte
 
 

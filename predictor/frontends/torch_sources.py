@@ -25,7 +25,7 @@ from predictor.zoo import ZOO
 
 
 def load_module(source: Any, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
-    """Build ``source``: a callable, "zoo:NAME", "timm:NAME", "torchvision:NAME" or "FILE-OR-PACKAGE:FACTORY"."""
+    """Build a callable, "zoo:NAME", "timm:NAME", "torchvision:NAME" or "FILE-OR-PACKAGE:FACTORY"."""
     if callable(source):
         name = getattr(source, "__name__", type(source).__name__)
         return _from_factory(source, None, name, f"factory {name}", options, mode)
@@ -109,15 +109,17 @@ def _from_factory(
         raise InputError(f"{source} returned a {type(module).__name__}, needed a torch.nn.Module")
     beside = holder or inspect.getmodule(factory)
     inputs = getattr(beside, "example_inputs", None)
+    taken: frozenset[str] = frozenset()
     if callable(inputs):
+        taken = frozenset(inspect.signature(inputs).parameters)
         inputs = _call_inputs(inputs, options, source, mode)
-    return Loaded(module, name, source, inputs, {}, _loss_of(module, getattr(beside, "loss", None)))
+    return Loaded(module, name, source, inputs, {}, _loss_of(module, getattr(beside, "loss", None)), taken)
 
 
 def _call_inputs(
     example_inputs: Callable[..., Any], options: ReadOptions, source: str, mode: FakeTensorMode
 ) -> Any:
-    """Call ``example_inputs`` with those of batch_size, seq_len, image_size that it takes and the job gives."""
+    """Call ``example_inputs`` with the sizes that it takes and the job gives."""
     sizes = {"batch_size": options.batch, "seq_len": options.seq_len, "image_size": options.image_size}
     takes = inspect.signature(example_inputs).parameters
     given = {name: size for name, size in sizes.items() if size is not None and name in takes}
@@ -162,9 +164,8 @@ def _from_timm(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
         raise InputError(f"unknown model 'timm:{name}'{did_you_mean(name, known)}; timm {timm.__version__}")
     model: Any = build(lambda: _create_timm(timm, name, options.image_size), mode)
     channels, height, width = model.pretrained_cfg.get("input_size", (3, 224, 224))
-    sides = (options.image_size or height, options.image_size or width)
-    spec = f"float32[B,{channels},{sides[0]},{sides[1]}]"
-    return Loaded(model, name, f"timm:{name}", [spec], {"B": 32}, None)
+    spec = f"float32[B,{channels},P,P]" if height == width else f"float32[B,{channels},{height},{width}]"
+    return Loaded(model, name, f"timm:{name}", [spec], {"B": 32, "P": height})
 
 
 def _create_timm(timm: Any, name: str, image_size: int | None) -> Any:
@@ -177,7 +178,12 @@ def _create_timm(timm: Any, name: str, image_size: int | None) -> Any:
         return timm.create_model(name, pretrained=False)
 
 
-_IMAGE_SIDE = {"inception_v3": 299, "efficientnet_v2_s": 384, "efficientnet_v2_m": 480, "efficientnet_v2_l": 480}
+_IMAGE_SIDE = {
+    "inception_v3": 299,
+    "efficientnet_v2_s": 384,
+    "efficientnet_v2_m": 480,
+    "efficientnet_v2_l": 480,
+}
 
 
 def _from_torchvision(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
@@ -199,5 +205,5 @@ def _from_torchvision(name: str, options: ReadOptions, mode: FakeTensorMode) -> 
         arguments["image_size"] = side
     module = build(lambda: models.get_model(name, **arguments), mode)
     video = name in models.list_models(models.video)
-    spec = "float32[B,3,16,112,112]" if video else f"float32[B,3,{side},{side}]"
-    return Loaded(module, name, f"torchvision:{name}", [spec], {"B": 32}, None)
+    spec = "float32[B,3,16,112,112]" if video else "float32[B,3,P,P]"
+    return Loaded(module, name, f"torchvision:{name}", [spec], {"B": 32, "P": side})

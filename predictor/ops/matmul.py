@@ -7,9 +7,7 @@ from predictor.ir import Op, TensorSpec, Work
 from predictor.ops import Kernel, formula, gradient, wanted
 
 
-def product(  # noqa: PLR0917 - the sides of a product have an order
-    g: int, m: int, n: int, k: int, dtype: str, read_byte: int, write_byte: int
-) -> Kernel:
+def product(g: int, m: int, n: int, k: int, dtype: str, read_byte: int, write_byte: int) -> Kernel:
     """``g`` products [m, k] @ [k, n]: 2*g*m*n*k flop."""
     work = Work(matrix_flop=2 * g * m * n * k, read_byte=read_byte, write_byte=write_byte)
     return Kernel("matmul", work, dtype, (g, m, n, k))

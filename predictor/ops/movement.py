@@ -22,7 +22,9 @@ def moves_nothing(op: Op) -> tuple[Kernel, ...]:
 
 
 def _kernel(kind: str, op: Op, read_byte: int, write_byte: int, flop: int = 0) -> tuple[Kernel, ...]:
-    return (Kernel(kind, Work(vector_flop=flop, read_byte=read_byte, write_byte=write_byte), compute_dtype(op)),)
+    return (
+        Kernel(kind, Work(vector_flop=flop, read_byte=read_byte, write_byte=write_byte), compute_dtype(op)),
+    )
 
 
 def _byte(tensors: tuple[TensorSpec, ...]) -> int:
@@ -179,7 +181,9 @@ def reduce(op: Op) -> tuple[Kernel, ...]:
     return _kernel("reduce", op, _byte(op.inputs), _byte(op.outputs), flop)
 
 
-@formula("aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue", "aten.median", "aten.mode", "aten.unique2")
+@formula(
+    "aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue", "aten.median", "aten.mode", "aten.unique2"
+)
 def sort(op: Op) -> tuple[Kernel, ...]:
     """Radix sort: about four passes over keys and values (Merrill and Grimshaw, 2011)."""
     return _kernel("gather", op, 4 * _byte(op.inputs), 4 * _byte(op.outputs))

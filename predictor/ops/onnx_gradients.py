@@ -117,8 +117,10 @@ def reduction(op: Op) -> tuple[Kernel, ...]:
 
 @gradient("onnx.Slice")
 def part(op: Op) -> tuple[Kernel, ...]:
-    """Zeros of the whole shape, and dy copied into its part."""
-    return priced_as("aten.slice_backward", op, op.outputs[:1], op.inputs[:1])
+    """dy is copied into its part of the whole gradient, which starts from zeros unless parts cover it."""
+    dy, x = op.outputs[0], op.inputs[0]
+    zeros_byte = x.byte if op.attrs.get("zero_fill", True) else 0
+    return (Kernel("copy", Work(read_byte=dy.byte, write_byte=dy.byte + zeros_byte), compute_dtype(op)),)
 
 
 @gradient("onnx.Split")

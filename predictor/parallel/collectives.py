@@ -64,7 +64,9 @@ def collectives(
         found.append(Collective("expert", each, plan.ep, inside, 2 * passes * plan.accumulate, hidden=False))
     if plan.pp > 1:
         each = hidden_byte / plan.tp
-        found.append(Collective("pipeline", each, 2, 1 if plan.pp > 1 else 2, passes * plan.accumulate, hidden=False))
+        found.append(
+            Collective("pipeline", each, 2, 1 if plan.pp > 1 else 2, passes * plan.accumulate, hidden=False)
+        )
     if plan.dp > 1 and train:
         found.extend(_data_parallel(plan, gradient_byte, weight_byte, inside_dp))
     return tuple(found)

@@ -59,7 +59,7 @@ def make_plan(job: Job, count: int) -> Plan:
 
 
 def _micro_batches(job: Job) -> int:
-    """Without a micro-batch a pipeline gets as many micro-batches as divide its rank's batch, up to 4 a stage."""
+    """A pipeline gets as many micro-batches as divide its rank's batch, up to 4 a stage."""
     if job.pp == 1 or job.batch_size is None:
         return 1
     per_rank = job.batch_size // (job.dp or 1)
@@ -81,7 +81,9 @@ def with_batch(plan: Plan, micro_batch: int, batch_size: int | None) -> Plan:
 def check_model(plan: Plan, attention_count: int, attention_heads: int, experts: bool) -> None:
     """Raise InputError where the model cannot be divided as the plan says."""
     if (plan.tp > 1 or plan.cp > 1) and not attention_count:
-        raise InputError("plan: tp and cp divide attention blocks, and this model has none; use dp, zero or pp")
+        raise InputError(
+            "plan: tp and cp divide attention blocks, and this model has none; use dp, zero or pp"
+        )
     if plan.tp > 1 and attention_heads % plan.tp:
         raise InputError(f"plan: tp {plan.tp} does not divide {attention_heads} attention heads")
     if plan.ep > 1 and not experts:

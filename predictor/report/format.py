@@ -3,12 +3,10 @@
 Pure functions from numbers in base units to text. Plain ASCII, so that no terminal garbles it.
 """
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import pairwise
 
 from predictor.answer import Range
 from predictor.units import DAY, GIGA, HOUR, KILO, MEGA, MINUTE, PETA, TERA, YEAR
@@ -124,7 +122,8 @@ def interval(found: Range, size: float = 1.0) -> str:
     """
     if found.low == found.high:
         return ""
-    return f"({significant(found.low / size)}-{significant(found.high / size)})"
+    to = " to " if found.low < 0 else "-"
+    return f"({significant(found.low / size)}{to}{significant(found.high / size)})"
 
 
 def in_rung(found: Range, rung: Rung) -> str:
@@ -201,16 +200,7 @@ def share(part: float) -> str:
     return f"{100 * part:.0f} %" if part == 0 or part >= 0.0995 else f"{100 * part:.1f} %"
 
 
-def times(factor: float) -> str:
-    """How many times larger.
-
-    >>> times(1.0), times(2.04), times(137.0)
-    ('1.0 times', '2.0 times', '140 times')
-    """
-    return f"{significant(factor)} times"
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
+def listed(names: Iterable[str], most: int = 5, comma: str = ", ") -> str:
     """Names in a sentence, the rest counted.
 
     >>> listed(["a", "b", "c"], most=2), listed(["a"])
@@ -218,7 +208,7 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     """
     found = list(names)
     rest = len(found) - most
-    return ", ".join(found[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return comma.join(found[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def plain(text: str) -> str:
@@ -239,13 +229,5 @@ def clipped(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    return text[: most + 1].rpartition(" ")[0].rstrip(",;: ") + " ..."
-
-
-def finite(values: Iterable[tuple[str, float]]) -> list[str]:
-    """Names of the values that are not finite numbers."""
-    return [name for name, value in values if not math.isfinite(value)]
-
-
-for _ladder in (SECONDS, BYTES, KWH, JOULE, WATT, KG, LITRE, USD, PLAIN):
-    assert all(small.start < large.start for small, large in pairwise(_ladder))
+    cut = text[: most + 1].rpartition(" ")[0] or text[:most]
+    return cut.rstrip(",;: ") + " ..."

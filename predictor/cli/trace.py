@@ -1,0 +1,144 @@
+"""``predictor trace``: what one micro-batch of a model computes and moves, before any hardware."""
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from predictor.cli.jobs import job_fields, reading
+from predictor.cli.options import READING, AllowCode, Force, Form, Model, Output, Quiet, Verbose, with_options
+from predictor.cli.output import check_output, choose_form, deliver, plain_table
+from predictor.errors import InputError
+
+if TYPE_CHECKING:
+    from predictor.ir import Graph
+    from predictor.workload import Workload
+
+STACK = "eager-2"
+_TOP = 15
+
+
+@with_options(READING)
+def trace(
+    context: typer.Context,
+    model: Model,
+    *,
+    form: Form = None,
+    output: Output = None,
+    force: Force = False,
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **fields: Any,
+) -> None:
+    """Count parameters, flop and bytes; no hardware needed.
+
+    Counts are those of one forward and backward pass of one micro-batch. The micro-batch is --micro-batch, else --batch-size, else the model's own. The formats are table and
+    json. MODEL given as Python runs that code; every other form is data.
+    """
+    form = choose_form(form, output, ("table", "json"))
+    check_output(output, force)
+    with reading(verbose):
+        counts = _count(job_fields(model, fields, allow_code), context.obj)
+    text = json.dumps(counts, indent=2) if form == "json" else _table(counts)
+    deliver(text, output, force, quiet)
+
+
+def _count(fields: dict[str, Any], command: str) -> dict[str, Any]:
+    """Read the model and count it; InputError under --strict when an operator has no formula."""
+    from predictor.frontends import ReadOptions, load_graph
+    from predictor.stack import find_stack
+    from predictor.workload import count
+
+    train = fields.get("mode", "train") == "train"
+    options = ReadOptions(
+        batch=fields.get("micro_batch") or fields.get("batch_size"),
+        seq_len=fields.get("seq_len"),
+        image_size=fields.get("image_size"),
+        precision=fields.get("precision", "fp32"),
+        channels_last=fields.get("memory_format") == "channels-last",
+        train=train,
+        inputs=fields.get("inputs"),
+    )
+    graph = load_graph(fields["model"], options)
+    work = count(graph, find_stack(STACK), train)
+    if fields.get("strict") and work.unpriced:
+        raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
+    return _as_dict(graph, work, command)
+
+
+def _as_dict(graph: "Graph", work: "Workload", command: str) -> dict[str, Any]:
+    """The counts under the names of the answer's schema; matrix flop, a multiply-add is 2."""
+    from importlib.metadata import version
+
+    from predictor.ir import BACKWARD, FORWARD
+
+    forward, backward = work.total(FORWARD), work.total(BACKWARD)
+    return {
+        "schema_version": 1,
+        "model": {
+            "name": graph.name,
+            "source": graph.source,
+            "parameters": graph.parameter_count,
+            "trainable_parameters": graph.trainable_count,
+        },
+        "micro_batch": graph.batch,
+        "tokens_per_sample": graph.tokens_per_sample,
+        "flop": {"forward": forward.matrix_flop, "backward": backward.matrix_flop},
+        "bytes": {
+            "forward": {"read": forward.read_byte, "written": forward.write_byte},
+            "backward": {"read": backward.read_byte, "written": backward.write_byte},
+        },
+        "kinds": _kinds(work),
+        "coverage": {"bytes_by_formula": work.bytes_by_formula, "unpriced_ops": list(work.unpriced)},
+        "notes": [{"topic": topic, "text": text, "advice": advice} for topic, text, advice in graph.notes],
+        "provenance": {"version": version("predictor"), "stack": STACK, "command": command, **graph.origin},
+    }
+
+
+def _kinds(work: "Workload") -> list[dict[str, Any]]:
+    """Rows by kind and phase, most bytes first."""
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in work.rows:
+        cost = row.kernel.work
+        part = sums[row.kernel.kind, row.phase]
+        part[0] += row.count
+        part[1] += row.count * cost.matrix_flop
+        part[2] += row.count * (cost.read_byte + cost.write_byte)
+    rows = [
+        {"kind": kind, "phase": phase, "count": count, "flop": flop, "bytes": byte}
+        for (kind, phase), (count, flop, byte) in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def _table(counts: dict[str, Any]) -> str:
+    """The counts for people."""
+    model, flop, byte = counts["model"], counts["flop"], counts["bytes"]
+    frozen = model["parameters"] - model["trainable_parameters"]
+    tokens = counts["tokens_per_sample"]
+    length = f", {tokens} tokens each" if tokens else ""
+    coverage = counts["coverage"]
+    lines = [
+        f"{model['name']} ({model['source']}), one micro-batch: {counts['micro_batch']} samples{length}",
+        "",
+        f"parameters  {model['parameters']:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
+        f"forward     {flop['forward']:.4g} matrix flop, {_moved(byte['forward'])}",
+        f"backward    {flop['backward']:.4g} matrix flop, {_moved(byte['backward'])}",
+        f"coverage    {coverage['bytes_by_formula']:.1%} of the bytes priced by a formula",
+    ]
+    if coverage["unpriced_ops"]:
+        lines.append(f"unpriced    {', '.join(coverage['unpriced_ops'])}")
+    rows = [
+        (row["kind"], row["phase"], str(row["count"]), f"{row['flop']:.4g}", f"{row['bytes']:.4g}")
+        for row in counts["kinds"][:_TOP]
+    ]
+    headers = ("kind", "phase", "kernels", "matrix flop", "bytes")
+    lines += ["", plain_table(headers, rows, frozenset({2, 3, 4}))]
+    lines += [f"{note['topic']}: {note['text']}; {note['advice']}" for note in counts["notes"]]
+    return "\n".join(lines)
+
+
+def _moved(byte: dict[str, int]) -> str:
+    return f"{byte['read']:.4g} bytes read, {byte['written']:.4g} written"

@@ -1,0 +1,67 @@
+"""Reports of an answer: for a terminal, for GitHub, as one web page, and as JSON.
+
+Each is a string made from the answer alone; whoever asked prints it or writes it to a file.
+"""
+
+from collections.abc import Sequence
+
+from predictor.answer import Estimate
+from predictor.errors import InputError, did_you_mean
+from predictor.report.as_json import check_finite, comparison_json, estimate_json
+from predictor.report.comparison import comparison
+from predictor.report.content import report
+
+FORMATS = ("table", "json", "markdown", "html")
+
+
+def render(answer: Estimate, form: str, *, color: bool = False, width: int | None = None) -> str:
+    """One answer in one of FORMATS; ``color`` and ``width`` (80 if not given) are the terminal's."""
+    _check_form(form)
+    check_finite(answer)
+    if form == "json":
+        return estimate_json(answer)
+    if form == "markdown":
+        from predictor.report import markdown
+
+        return markdown.render_report(report(answer))
+    if form == "html":
+        from predictor.report import html
+
+        return html.render_report(answer)
+    from predictor.report import terminal
+
+    return terminal.render_report(report(answer), color, width)
+
+
+def render_comparison(
+    answers: Sequence[tuple[str, Estimate | str]],
+    form: str,
+    *,
+    color: bool = False,
+    width: int | None = None,
+) -> str:
+    """Labelled answers side by side; a candidate that was refused carries the message instead."""
+    _check_form(form)
+    for _, answer in answers:
+        if not isinstance(answer, str):
+            check_finite(answer)
+    if form == "json":
+        return comparison_json(answers)
+    if form == "markdown":
+        from predictor.report import markdown
+
+        return markdown.render_comparison(comparison(answers))
+    if form == "html":
+        from predictor.report import html
+
+        return html.render_comparison(answers)
+    from predictor.report import terminal
+
+    return terminal.render_comparison(comparison(answers), color, width)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMATS:
+        raise InputError(
+            f"unknown format '{form}'{did_you_mean(form, FORMATS)}; accepted: {', '.join(FORMATS)}"
+        )
