@@ -21,6 +21,7 @@ from predictor.units import parse_count
 
 COUNTS = ("steps", "samples", "tokens", "dataset_size")
 _LENGTHS = ("steps", "samples", "tokens", "epochs")
+_WORDS = {"model": str, "inputs": list[str]}  # in a file or an option; Python callers give more
 _LIBRARIES = ("zoo:", "timm:", "torchvision:")
 _FILE_HARDWARE = re.compile(r"^(\s*\d+\s*[xX*]\s*)?(.*\.toml)$")
 
@@ -49,6 +50,8 @@ def check_value(key: str, value: Any, label: str) -> Any:
     """``value`` as the field ``key`` of a Job takes it; InputError says what ``label`` accepts instead."""
     if isinstance(value, bool) and key != "strict":
         raise InputError(f"{label} is {str(value).lower()}, it must not be true or false")
+    if value == "":
+        raise InputError(f"{label} is empty")
     if key in COUNTS and isinstance(value, str | int | float):
         return parse_count(value, label)
     try:
@@ -62,10 +65,10 @@ def check_value(key: str, value: Any, label: str) -> Any:
 
 @cache
 def _adapter(key: str) -> TypeAdapter[Any]:
-    """The check of one field; from a file or an option a model and its inputs are words."""
-    words: dict[str, Any] = {"model": str, "inputs": list[str]}
+    """The check of one field."""
     field = Job.model_fields[key]
-    return TypeAdapter(words.get(key) or Annotated[field.annotation, field])
+    accepted: Any = _WORDS.get(key) or Annotated[field.annotation, field]
+    return TypeAdapter(accepted)
 
 
 def _reason(error: ValidationError, value: Any) -> str:

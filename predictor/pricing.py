@@ -354,9 +354,8 @@ def _no_fit(peak: Peak, machine: Machine, plan: Plan) -> LedgerEntry:
     if largest == "activations" and plan.micro_batch > 1:
         advice += " or a smaller --micro-batch"
     needed, there = float(np.median(peak.device)) / GIGA, machine.accelerator.memory_byte.value / GIGA
-    text = (
-        f"does not fit: {needed:.1f} GB needed, {there:.1f} GB on {machine.accelerator.id}; mostly {largest}"
-    )
+    where = f"{there:.1f} GB on {machine.accelerator.id}"
+    text = f"does not fit: {needed:.1f} GB needed, {where}; most of it {largest}"
     return ledger.entry("memory", text, advice, 1.0)
 
 

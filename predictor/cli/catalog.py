@@ -3,15 +3,15 @@
 Each command lists everything, lists what holds a part of a name, or shows one with all its figures.
 """
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from predictor.cli.guard import guarded
-from predictor.cli.options import Verbose
-from predictor.cli.output import choose_form, deliver, plain_table
+from predictor.cli.options import PlainForm, Verbose
+from predictor.cli.output import choose_form, deliver
+from predictor.cli.tables import Facts, figure, in_unit, lists, shown
 from predictor.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ Name = Annotated[
         metavar="[NAME]", help="Show this one; a part of a name lists all that hold it.", show_default=False
     ),
 ]
-Form = Annotated[str | None, typer.Option("--format", metavar="table|json", help="Default: table.")]
-
-Facts = dict[str, Any]
-"""Facts by their JSON key, which carries the unit."""
-
 _UNIT_OF = {
     "memory": "GB",
     "memory bandwidth": "GB/s",
@@ -47,7 +42,7 @@ _UNIT_OF = {
 
 
 @guarded
-def hardware(name: Name = None, *, form: Form = None, verbose: Verbose = False) -> None:
+def hardware(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
     """List accelerators and cloud instances, or show one.
 
     NAME is an id, an alias, or a profile of your own such as my.toml; every value comes with its range,
@@ -61,8 +56,7 @@ def hardware(name: Name = None, *, form: Form = None, verbose: Verbose = False) 
     if name is not None:
         try:
             node = find_node(name)
-            shown = _node(node) if node else _accelerator(find_profile(name))
-            return deliver(_show(shown, form))
+            return deliver(shown(_node(node) if node else _accelerator(find_profile(name)), form))
         except InputError:
             accelerators = [a for a in accelerators if _holds(name, a.id, a.name, *a.aliases)]
             nodes = [n for n in nodes if _holds(name, n.id, *n.names)]
@@ -72,11 +66,11 @@ def hardware(name: Name = None, *, form: Form = None, verbose: Verbose = False) 
         "accelerators": [_accelerator_row(a) for a in accelerators],
         "nodes": [_node_row(n) for n in nodes],
     }
-    deliver(_list(listed, form))
+    deliver(lists(listed, form))
 
 
 @guarded
-def stacks(name: Name = None, *, form: Form = None, verbose: Verbose = False) -> None:
+def stacks(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
     """List software stacks, or show one.
 
     A stack says what is fused, which attention runs and what a launch costs the host.
@@ -88,7 +82,7 @@ def stacks(name: Name = None, *, form: Form = None, verbose: Verbose = False) ->
 
 
 @guarded
-def regions(name: Name = None, *, form: Form = None, verbose: Verbose = False) -> None:
+def regions(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
     """List countries, states and cloud regions, or show one.
 
     NAME is an id, an alias or a full name; carbon, water and PUE come with range, year and source.
@@ -114,14 +108,14 @@ def _catalog(
     """Show ``name``, or list all or those that hold ``name``."""
     if name is not None:
         try:
-            return deliver(_show(show(find(name)), form))
+            return deliver(shown(show(find(name)), form))
         except InputError:
             found = [thing for thing in map(find, ids) if _holds(name, *names(thing))]
             if not found:
                 raise
     else:
         found = [find(id_) for id_ in ids]
-    deliver(_list({title: [row(thing) for thing in found]}, form))
+    deliver(lists({title: [row(thing) for thing in found]}, form))
 
 
 def _holds(part: str, *names: str) -> bool:
@@ -134,10 +128,10 @@ def _accelerator_row(accelerator: "Accelerator") -> Facts:
     return {
         "id": accelerator.id,
         "kind": accelerator.kind,
-        "tflop_per_s_16bit": _in(half, "TFLOP/s"),
-        "memory_gb": _in(accelerator.memory_byte, "GB"),
-        "memory_gb_per_s": _in(accelerator.memory_byte_per_s, "GB/s"),
-        "limit_w": _in(accelerator.limit_w, "W"),
+        "tflop_per_s_16bit": in_unit(half, "TFLOP/s"),
+        "memory_gb": in_unit(accelerator.memory_byte, "GB"),
+        "memory_gb_per_s": in_unit(accelerator.memory_byte_per_s, "GB/s"),
+        "limit_w": in_unit(accelerator.limit_w, "W"),
         "released": accelerator.release_date,
         "trains": accelerator.training,
         "status": accelerator.status,
@@ -146,8 +140,12 @@ def _accelerator_row(accelerator: "Accelerator") -> Facts:
 
 def _accelerator(accelerator: "Accelerator") -> Facts:
     from predictor.ledger import quantities
+    from predictor.world import find_price
 
-    figures = [_figure(name, v, _UNIT_OF.get(name, "TFLOP/s")) for name, v in quantities(accelerator)]
+    figures = [figure(name, v, _UNIT_OF.get(name, "TFLOP/s")) for name, v in quantities(accelerator)]
+    rent = find_price(accelerator.id)
+    if rent:
+        figures.append(figure("rent, on demand", rent, "USD/h"))
     return {
         "id": accelerator.id,
         "name": accelerator.name,
@@ -170,7 +168,7 @@ def _node_row(node: "Node") -> Facts:
         "instance": " ".join(node.names),
         "accelerator": node.accelerator,
         "per_node": node.per_node,
-        "network_gbit_per_s": _in(node.internode_byte_per_s, "Gbit/s"),
+        "network_gbit_per_s": in_unit(node.internode_byte_per_s, "Gbit/s"),
     }
 
 
@@ -190,7 +188,7 @@ def _node(node: "Node") -> Facts:
         "accelerator": node.accelerator,
         "per_node": node.per_node,
         "power_as_in": node.power_of or None,
-        "figures": [_figure(name, value, unit) for name, value, unit in figures if value],
+        "figures": [figure(name, value, unit) for name, value, unit in figures if value],
     }
 
 
@@ -212,7 +210,7 @@ def _stack(stack: "Stack") -> Facts:
         "attention": stack.attention,
         "fuses_elementwise": stack.fuse_elementwise,
         "optimizer_launches_per_tensor": stack.optimizer_launches,
-        "figures": [_figure(name, _of_span(span, stack), unit) for name, span, unit in spans],
+        "figures": [figure(name, _of_span(span, stack), unit) for name, span, unit in spans],
     }
 
 
@@ -227,9 +225,9 @@ def _region_row(region: "Region") -> Facts:
         "id": region.id,
         "name": region.name,
         "kind": region.kind,
-        "gco2e_per_kwh": _in(region.kgco2e_per_j, "gCO2e/kWh"),
+        "gco2e_per_kwh": in_unit(region.kgco2e_per_j, "gCO2e/kWh"),
         "method": region.method,
-        "pue": _in(region.pue, ""),
+        "pue": in_unit(region.pue, ""),
         "year": region.kgco2e_per_j.as_of,
     }
 
@@ -247,90 +245,10 @@ def _region(region: "Region") -> Facts:
         "name": region.name,
         "kind": region.kind,
         "method": region.method,
-        "figures": [_figure(name, value, unit) for name, value, unit in figures if value],
+        "figures": [figure(name, value, unit) for name, value, unit in figures if value],
         "notes": _notes(region.notes),
     }
 
 
 def _notes(notes: "Iterable[Note]") -> list[str]:
     return ["; ".join(part for part in (f"{topic}: {text}", advice) if part) for topic, text, advice in notes]
-
-
-def _in(number: "Sourced | None", unit: str) -> float | None:
-    """The middle in ``unit``, to the digits that its source can mean."""
-    from predictor.units import UNITS
-
-    return None if number is None else float(f"{number.value / UNITS[unit][1]:.6g}")
-
-
-def _figure(name: str, number: "Sourced", unit: str) -> Facts:
-    """One sourced value in ``unit``."""
-    from predictor.units import UNITS
-
-    value, low, high = (float(f"{x / UNITS[unit][1]:.6g}") for x in (number.value, number.low, number.high))
-    return {
-        "name": name,
-        "value": value,
-        "low": low,
-        "high": high,
-        "unit": unit,
-        "status": number.status,
-        "as_of": number.as_of,
-        "source": number.source,
-    }
-
-
-def _list(tables: dict[str, list[Facts]], form: str) -> str:
-    """Tables one under the other, those without rows left out."""
-    if form == "json":
-        return json.dumps(tables, indent=2, ensure_ascii=False)
-    return "\n\n".join(_facts_table(rows) for rows in tables.values() if rows)
-
-
-def _facts_table(rows: Sequence[Facts]) -> str:
-    """One row per thing; the keys are the headings."""
-    keys = tuple(rows[0])
-    right = frozenset(i for i, key in enumerate(keys) if any(_is_number(row[key]) for row in rows))
-    return plain_table(keys, [tuple(_word(row[key]) for key in keys) for row in rows], right)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(value)
-    return "-" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _show(facts: Facts, form: str) -> str:
-    """One thing: its facts, its figures with their sources, its notes."""
-    if form == "json":
-        return json.dumps(facts, indent=2, ensure_ascii=False)
-    shared, figures = _shared_origin(facts["figures"])
-    plain = {key: value for key, value in facts.items() if key not in {"figures", "notes"}} | shared
-    width = max(map(len, plain))
-    lines = [f"{key.replace('_', ' '):{width}}  {_word(value)}" for key, value in plain.items()]
-    if figures:
-        lines += ["", _facts_table([_with_range(figure) for figure in figures])]
-    return "\n".join([*lines, *(f"\nnote: {note}" for note in facts.get("notes", ()))])
-
-
-def _shared_origin(figures: list[Facts]) -> tuple[Facts, list[Facts]]:
-    """Status, date and source said once when all figures have the same, and the figures without them."""
-    origin = ("status", "as_of", "source")
-    if len({tuple(figure[key] for key in origin) for figure in figures}) != 1:
-        return {}, figures
-    rest = [{key: value for key, value in figure.items() if key not in origin} for figure in figures]
-    return {key: figures[0][key] for key in origin}, rest
-
-
-def _with_range(figure: Facts) -> Facts:
-    """A figure with its range as one column."""
-    certain = figure["low"] == figure["value"] == figure["high"]
-    kept = {key: value for key, value in figure.items() if key not in {"low", "high"}}
-    span = None if certain else f"{figure['low']:g} to {figure['high']:g}"
-    return {"name": kept.pop("name"), "value": kept.pop("value"), "range": span, **kept}

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from predictor.errors import PredictorError
+from predictor.errors import InputError, PredictorError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the number of the signal, as shells report it
 
@@ -21,19 +21,26 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         try:
             command(*args, **options)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from None
         except typer.Exit:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if _interrupted(error):
+                raise typer.Exit(INTERRUPTED) from None
             if options.get("verbose"):
                 traceback.print_exception(error)
             raise typer.Exit(_tell(error)) from None
 
     return run
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """True for Ctrl-C, also where an import that it cut short turned it into another error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _tell(error: BaseException) -> int:
@@ -47,7 +54,10 @@ def _tell(error: BaseException) -> int:
             'put what it does as a script under: if __name__ == "__main__":',
             err=True,
         )
-        return 2
+        return InputError.exit_code
+    if isinstance(error, PermissionError):
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        return InputError.exit_code
     typer.echo(
         f"error: internal: {type(error).__name__}: {error}\n"
         "this is a fault of predictor; please report it with what the same command prints under -v",

@@ -100,7 +100,8 @@ def compare(
 ) -> None:
     """Predict one job on several machines, in several places.
 
-    A candidate that cannot be priced shows its reason, and the others still come. MODEL given as Python runs that code; every other form is data.
+    A candidate that cannot be priced shows its reason, and the others still come. MODEL given as Python
+    runs that code; every other form is data.
     """
     form = choose_form(form, output)
     check_output(output, force)
@@ -223,7 +224,7 @@ def _price_all(candidates: list[_Candidate], command: str) -> list[tuple[str, "E
         except InputError as error:
             rows.append((candidate.label, str(error)))
     if all(isinstance(answer, str) for _, answer in rows):
-        raise InputError("no candidate can be priced\n" + _reasons(rows))
+        raise InputError(_reasons(rows))
     return rows
 
 
@@ -234,4 +235,5 @@ def _reasons(rows: list[tuple[str, "Estimate | str"]]) -> str:
         refused.setdefault(str(reason), []).append(label)
     if len(refused) == 1:
         return next(iter(refused))
-    return "\n".join(f"{', '.join(labels)}: {reason}" for reason, labels in refused.items())
+    listed = (f"{', '.join(labels)}: {reason}" for reason, labels in refused.items())
+    return "\n".join(("no candidate can be priced", *listed))

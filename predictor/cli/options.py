@@ -24,6 +24,7 @@ Form = Annotated[
         "--format", metavar="table|json|markdown|html", help="Default: by the suffix of -o, else table."
     ),
 ]
+PlainForm = Annotated[str | None, typer.Option("--format", metavar="table|json", help="Default: table.")]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write the result into FILE, whole or not at all."),

@@ -69,18 +69,3 @@ def _write_whole(path: Path, text: str) -> None:
         raise InputError(f"output '{path}' cannot be written: {error.strerror}") from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def plain_table(
-    headers: tuple[str, ...], rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()
-) -> str:
-    """Columns aligned with spaces, one line a row; ``right`` are the columns of numbers."""
-    widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
-    lines = []
-    for row in (headers, tuple("-" * width for width in widths), *rows):
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from predictor.cli.jobs import job_fields, reading
-from predictor.cli.options import READING, AllowCode, Force, Form, Model, Output, Quiet, Verbose, with_options
-from predictor.cli.output import check_output, choose_form, deliver, plain_table
+from predictor.cli.options import (
+    READING,
+    AllowCode,
+    Force,
+    Model,
+    Output,
+    PlainForm,
+    Quiet,
+    Verbose,
+    with_options,
+)
+from predictor.cli.output import check_output, choose_form, deliver
+from predictor.cli.tables import plain_table
 from predictor.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +35,7 @@ def trace(
     context: typer.Context,
     model: Model,
     *,
-    form: Form = None,
+    form: PlainForm = None,
     output: Output = None,
     force: Force = False,
     allow_code: AllowCode = False,
@@ -34,8 +45,8 @@ def trace(
 ) -> None:
     """Count parameters, flop and bytes; no hardware needed.
 
-    Counts are those of one forward and backward pass of one micro-batch. The micro-batch is --micro-batch, else --batch-size, else the model's own. The formats are table and
-    json. MODEL given as Python runs that code; every other form is data.
+    Counts are those of one forward and backward pass of one micro-batch: --micro-batch samples, else
+    --batch-size, else the model's own. MODEL given as Python runs that code; every other form is data.
     """
     form = choose_form(form, output, ("table", "json"))
     check_output(output, force)
@@ -130,7 +141,7 @@ def _table(counts: dict[str, Any]) -> str:
     ]
     if coverage["unpriced_ops"]:
         lines.append(f"unpriced    {', '.join(coverage['unpriced_ops'])}")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (row["kind"], row["phase"], str(row["count"]), f"{row['flop']:.4g}", f"{row['bytes']:.4g}")
         for row in counts["kinds"][:_TOP]
     ]

@@ -2,20 +2,21 @@
 
 The file holds one forward pass. ``onnx_load`` opens it, ``onnx_sizes`` sizes the inputs, ``onnx_shapes``
 finds every other shape, ``onnx_weights`` decides which constants are parameters, ``onnx_steps`` turns nodes
-into operators and marks where gradients flow. What the backward costs is the gradient rules' to say
+into operators and marks where gradients flow, ``onnx_attention`` finds attention. What the backward costs is the gradient rules' to say
 (``predictor.ops.gradient_of``).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnx
 
 from predictor.errors import InputError
+from predictor.frontends.onnx_attention import join_attention
 from predictor.frontends.onnx_load import OnnxFile, open_file
 from predictor.frontends.onnx_shapes import Known, Tensor, concrete, tensor_of, walk
 from predictor.frontends.onnx_sizes import Sizes, resolve
-from predictor.frontends.onnx_steps import Step, join_attention, join_bias, live, operators, step_of
+from predictor.frontends.onnx_steps import Step, join_bias, live, operators, step_of
 from predictor.frontends.onnx_weights import Weights, find_weights
 from predictor.ir import DTYPE_BYTE, Graph, Parameter
 
@@ -29,8 +30,15 @@ def read_onnx(
     dims      sizes of other symbolic axes, by name
     sequence  size of the axes that are named like a sequence, or the second axis of token ids
     """
+    try:
+        return _read(path, batch, dims or {}, sequence)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged: a name in it is not text ({error}); export it again") from None
+
+
+def _read(path: Path, batch: int | None, dims: Mapping[str, int], sequence: int | None) -> Graph:
     file = open_file(path)
-    sizes = resolve(file.inputs, batch, dims or {}, sequence)
+    sizes = resolve(file.inputs, batch, dims, sequence)
     weights = find_weights(file)
     known = _known(file, sizes, weights)
     steps = [step_of(node) for node in walk(file.nodes, known)]

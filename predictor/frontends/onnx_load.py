@@ -1,6 +1,6 @@
 """An ONNX file opened: its nodes and constants in one place, functions inlined, contents left on disk."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -74,12 +74,15 @@ def open_file(path: Path) -> OnnxFile:
     outputs = {o.name for o in model.graph.output}
     nodes = [n for g in graphs for n in g.node if n.op_type != "Constant"]
     aliases: dict[str, str] = {}
+    _check_text(path, sources)
     for node in nodes:
+        _check_text(path, (node.name, node.op_type, node.domain, *(p.value for p in node.metadata_props)))
         for place, name in enumerate(node.input):
             node.input[place] = aliases.get(name, name)
-        if node.op_type == "Identity" and node.input[0] in sources and node.output[0] not in outputs:
-            aliases[node.output[0]] = node.input[0]
-    kept = [n for n in nodes if not (n.op_type == "Identity" and n.output[0] in aliases)]
+        if node.op_type == "Identity" and sources.keys() >= {*node.input} and outputs.isdisjoint(node.output):
+            aliases |= dict(zip(node.output, node.input, strict=False))
+    _check_text(path, aliases)
+    kept = [n for n in nodes if not (n.op_type == "Identity" and aliases.keys() >= {*n.output})]
     main = {id(n) for n in model.graph.node}
     return OnnxFile(
         path=path,
@@ -112,6 +115,13 @@ def _load(path: Path) -> Any:
     if not model.graph.node or not model.graph.output:
         raise InputError(f"{path}: the graph is empty: it has no nodes or no outputs; export it again")
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _check_text(path: Path, names: Iterable[Any]) -> None:
+    """Protobuf hands out text that is not UTF-8 as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"{path}: damaged: the name {name!r} in it is not text; export it again")
 
 
 def _graphs(graph: Any) -> Iterator[Any]:

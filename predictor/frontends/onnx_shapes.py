@@ -5,6 +5,7 @@ they are small and known, the values of its inputs. Shape arithmetic (Shape, Gat
 so folded on the way and leaves no operator behind: it runs on the host and is nothing beside the model.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ _SHAPE_ARITHMETIC = (
     "Gather Concat Unsqueeze Squeeze Slice Cast CastLike Add Sub Mul Div Mod Neg Abs Sign Floor Ceil Round "
     "Sqrt Pow Reciprocal Exp Log Sin Cos Min Max Range ConstantOfShape Reshape Flatten Expand Tile Identity "
     "Transpose Split Trilu CumSum NonZero Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Where "
-    "IsNaN GatherND ScatterND GatherElements ReduceProd ReduceSum ReduceMin ReduceMax ReduceMean"
+    "IsNaN GatherND ScatterND ReduceProd ReduceSum ReduceMin ReduceMax ReduceMean"
 )
 _FOLDABLE = frozenset(_SHAPE_ARITHMETIC.split())
 # Operators without a shape rule in onnx whose first result has the first input's shape.
@@ -54,6 +55,7 @@ _FIRST_SHAPE = (
     "MultiHeadAttention"
 )
 _LIKE_FIRST = frozenset(_FIRST_SHAPE.split())
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 
 
@@ -120,8 +122,9 @@ def walk(nodes: Iterable[Any], known: Known) -> list[Any]:
             raise UnsupportedError(
                 f"{label(node)}: loops are not followed; export with the loop unrolled or without it"
             )
-        _infer(node, known)
+        known.tensors.update(_infer(node, known))
         _fold(node, known)
+        _check_found(node, known)
         if not all(name in known.values for name in node.output if name):
             _check_fit(node, known)
             steps.append(node)
@@ -152,7 +155,9 @@ def _branch(node: Any, known: Known) -> list[Any]:
             f"{label(node)}: which branch runs depends on the data; export with the condition fixed"
         )
     wanted = "then_branch" if bool(np.all(condition)) else "else_branch"
-    graph = next(a.g for a in node.attribute if a.name == wanted)
+    graph = next((a.g for a in node.attribute if a.name == wanted), None)
+    if graph is None or len(graph.output) != len(node.output):
+        raise InputError(f"{label(node)}: its {wanted} is missing or has other results; the file is damaged")
     renamed = [
         helper.make_node("Identity", [inner.name], [outer])
         for inner, outer in zip(graph.output, node.output, strict=True)
@@ -162,7 +167,8 @@ def _branch(node: Any, known: Known) -> list[Any]:
 
 def first_line(error: Exception) -> str:
     """What another package says went wrong, without its stack of details."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[\w+\] ", "", line) or type(error).__name__
 
 
 def misfit(node: Any, known: Known, why: str) -> InputError:
@@ -171,20 +177,23 @@ def misfit(node: Any, known: Known, why: str) -> InputError:
     return InputError(f"{label(node)}: {why} (inputs: {shapes}){known.hint}")
 
 
-def _infer(node: Any, known: Known) -> None:
-    inferred = _by_schema(node, known)
+def _infer(node: Any, known: Known) -> dict[str, Tensor]:
+    """Results by the operator's own rule, else as the file states them."""
+    found = _by_schema(node, known)
+    stated = {n: known.declared[n] for n in node.output if n in known.declared and n not in found}
+    if node.op_type in _LIKE_FIRST and node.output[0] not in found:
+        stated.setdefault(node.output[0], known.tensors[node.input[0]])
+    return found | stated
+
+
+def _check_found(node: Any, known: Known) -> None:
     for name in filter(None, node.output):
-        tensor = inferred.get(name) or known.declared.get(name)
-        if tensor is None and node.op_type in _LIKE_FIRST and name == node.output[0]:
-            tensor = known.tensors[node.input[0]]
-        if tensor is None and node.op_type in _FOLDABLE and all(n in known.values for n in node.input if n):
-            continue
-        if tensor is None:
+        if name not in known.tensors:
             raise InputError(
                 f"{label(node)}: the shape of its result '{name}' is not known"
                 " (it depends on the data, or the operator has no shape rule and the file states no shape)"
+                f"{known.hint}"
             )
-        known.tensors[name] = tensor
 
 
 def _by_schema(node: Any, known: Known) -> dict[str, Tensor]:
@@ -197,9 +206,12 @@ def _by_schema(node: Any, known: Known) -> dict[str, Tensor]:
     types = {n: helper.make_tensor_type_proto(known.tensors[n].kind, known.tensors[n].shape) for n in names}
     data = {n: numpy_helper.from_array(known.values[n]) for n in names if n in known.values}
     opsets = [helper.make_opsetid(name, number) for name, number in known.opsets.items()]
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, dict(known.opsets)
     try:
+        onnx.checker.check_node(node, context)
         found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=opsets)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
         raise misfit(node, known, first_line(error)) from None
     return {name: t for name, kind in found.items() if (t := concrete(name, kind, {})) is not None}
 
@@ -234,22 +246,19 @@ def tensor_of(name: str, kind: int, shape: Iterable[int]) -> Tensor:
 
 def _fold(node: Any, known: Known) -> None:
     """The values of a node's results, where they follow from values that are known."""
-    if node.domain not in _STANDARD:
-        return
     outputs = [known.tensors.get(name) for name in node.output if name]
-    if any(t is not None and t.elements > FOLD_LIMIT for t in outputs):
+    if node.domain not in _STANDARD or any(t is not None and t.elements > FOLD_LIMIT for t in outputs):
         return
     if node.op_type in {"Shape", "Size"}:
-        first = known.tensors[node.input[0]]
-        results: Sequence[Any] = [_shape_value(node, first)]
+        results: Sequence[Any] = [_shape_value(node, known.tensors[node.input[0]])]
     elif node.op_type in _FOLDABLE and all(n in known.values for n in node.input if n):
         results = _evaluate(node, known)
     else:
         return
-    for name, value in zip(node.output, results, strict=False):
-        known.values[name] = np.asarray(value)
-        kind = helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype)
-        known.tensors[name] = tensor_of(name, kind, np.asarray(value).shape)
+    for name, result in zip(filter(None, node.output), results, strict=False):
+        value = np.asarray(result)
+        known.values[name] = value
+        known.tensors[name] = tensor_of(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
 def _shape_value(node: Any, first: Tensor) -> Any:
@@ -260,31 +269,37 @@ def _shape_value(node: Any, first: Tensor) -> Any:
 
 
 def _evaluate(node: Any, known: Known) -> Sequence[Any]:
-    names = list(dict.fromkeys(n for n in node.input if n))
-    outputs = [n for n in node.output if n]
-    opsets = [helper.make_opsetid("", known.opsets[""])]
-    function = helper.make_function("fold", "fold", names, outputs, [node], opsets)
-    values = {n: known.values[n] for n in names}
+    """Results of a node on known values; none where onnx's own reference cannot say."""
+    values = {n: known.values[n] for n in node.input if n}
+    opsets = [helper.make_opsetid("", known.opsets.get("", 1))]
+    results = [n for n in node.output if n]
+    function = helper.make_function("fold", "fold", list(values), results, [node], opsets)
     try:
-        results: Sequence[Any] = ReferenceEvaluator(function).run(None, values, {})
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise misfit(node, known, f"cannot be evaluated: {first_line(error)}") from None
-    return results
+        with np.errstate(all="ignore"):
+            evaluated: Sequence[Any] = ReferenceEvaluator(function).run(None, values, {})
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return ()
+    return evaluated
 
 
 def _check_fit(node: Any, known: Known) -> None:
-    """What onnx's own rules let pass: element counts of a Reshape, channels, states, empty results."""
+    """What onnx's own rules let pass: element counts, channels, ranks, states, empty results."""
     inputs = [known.tensors[n] for n in node.input if n]
     outputs = [known.tensors[n] for n in node.output if n]
+    given = {a.name: a.i for a in node.attribute}
     if node.op_type in {"Reshape", "Flatten"} and inputs[0].elements != outputs[0].elements:
         raise misfit(node, known, f"cannot be reshaped to {list(outputs[0].shape)}")
-    if node.op_type == "Conv":
-        group = next((a.i for a in node.attribute if a.name == "group"), 1)
-        if inputs[0].shape[1] != inputs[1].shape[1] * group:
+    if node.op_type in {"Conv", "ConvTranspose"}:
+        x, weight = inputs[0].shape, inputs[1].shape
+        group = given.get("group", 1)
+        if len(x) != len(weight) or x[1] != (weight[1] * group if node.op_type == "Conv" else weight[0]):
             raise misfit(node, known, "channels of input and weight differ")
-    if node.op_type in {"LSTM", "GRU", "RNN"} and len(node.input) > 5 and node.input[5]:
-        layout = next((a.i for a in node.attribute if a.name == "layout"), 0)
-        if known.tensors[node.input[5]].shape[1 - layout] != inputs[0].shape[1 - layout]:
+    if node.op_type in _RECURRENT:
+        if any(len(t.shape) != 3 for t in inputs[:3]) or inputs[0].shape[2] != inputs[1].shape[2]:
+            raise misfit(node, known, "input and weights do not fit")
+        axis = 0 if given.get("layout") else 1
+        state = known.tensors[node.input[5]] if len(node.input) > 5 and node.input[5] else None
+        if state is not None and state.shape[axis : axis + 1] != inputs[0].shape[axis : axis + 1]:
             raise misfit(node, known, "batch of input and initial state differ")
     if any(t.is_float and not t.elements for t in outputs) and all(t.elements for t in inputs[:1]):
         raise misfit(node, known, "its result is empty: the input is too small")

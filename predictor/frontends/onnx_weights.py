@@ -8,9 +8,12 @@ The format does not say. A floating constant is a weight when
   a multiplied scale, a joined class token.
 
 It is a buffer when the exporter says so, when it is a running statistic, a mask (by name, or added to the
-scores of a softmax), or a single number. Exporters merge weights that are equal, as biases and scales are
-before training, and store a tied table a second time transposed: both are undone here. TorchScript's
-exporter gives a merged weight its other names by Identity; dynamo's reads it from several modules.
+scores of a softmax), a multiplied table (rotary angles), or a single number. A fixed table that is added,
+such as sinusoidal positions, cannot be told from a trained one and counts as a weight.
+
+Exporters merge weights that are equal, as biases and scales are before training, and store a tied table a
+second time transposed: both are undone here. TorchScript's exporter gives a merged weight its other names
+by Identity; dynamo's reads it from several modules.
 """
 
 import re
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from predictor.frontends.onnx_load import OnnxFile
 from predictor.frontends.onnx_shapes import DTYPES
@@ -127,7 +130,7 @@ def _is_weight(name: str, file: OnnxFile, readers: Readers) -> bool:
     ):
         return True
     return (name not in file.literals and prod(dims) > 1) and any(
-        index in _ARITHMETIC.get(node.op_type, ()) and not _masks(dims, node, readers)
+        index in _ARITHMETIC.get(node.op_type, ()) and not _is_table(dims, node, readers)
         for node, index in places
     )
 
@@ -144,12 +147,18 @@ def _places(name: str, readers: Readers, seen: set[str]) -> Iterator[tuple[Any, 
                 yield from _places(output, readers, seen)
 
 
-def _masks(dims: Sequence[int], node: Any, readers: Readers) -> bool:
-    """A matrix added to the scores of a softmax is a mask, or a table of positions the export computed."""
-    if len(dims) < 2 or dims[-2] == 1:
+def _is_table(dims: Sequence[int], node: Any, readers: Readers, sums: int = 3) -> bool:
+    """Two axes or more that multiply are rotary angles; added to the scores of a softmax, they are a mask.
+
+    ``sums`` further additions (a second mask) may lie between.
+    """
+    if sum(size > 1 for size in dims) < 2 or node.op_type == "Concat":
         return False
     later = [reader for output in node.output for reader, _ in _places(output, readers, set())]
-    return any(n.op_type == "Softmax" or (n.op_type == "Add" and _masks(dims, n, readers)) for n in later)
+    return node.op_type == "Mul" or any(
+        n.op_type == "Softmax" or (sums > 0 and n.op_type == "Add" and _is_table(dims, n, readers, sums - 1))
+        for n in later
+    )
 
 
 def scope_of(node: Any) -> str:
@@ -208,14 +217,14 @@ def _is_transposed(name: str, other: str, file: OnnxFile) -> bool:
 
 
 def _matrix(tensor: Any, base: Path) -> Any:
-    """The raw bits of a stored matrix without copying it; None when its file is not there."""
+    """The raw bits of a stored matrix without copying it; None when they are not at hand."""
     item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     bits = np.dtype(f"u{item}")
     if tensor.data_location == TensorProto.EXTERNAL:
         return _mapped(tensor, base, bits)
-    if tensor.raw_data:
+    if len(tensor.raw_data) == prod(tensor.dims) * item:
         return np.frombuffer(tensor.raw_data, bits).reshape(tuple(tensor.dims))
-    return numpy_helper.to_array(tensor)
+    return None
 
 
 def _mapped(tensor: Any, base: Path, bits: Any) -> Any:

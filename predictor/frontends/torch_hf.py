@@ -108,6 +108,7 @@ def _module(
 ) -> nn.Module:
     named = content.get("architectures") or []
     kind: Any = getattr(transformers, named[0], None) if named and isinstance(named[0], str) else None
+    makers: list[Any]
     if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
         makers = [kind]
     else:

@@ -200,7 +200,7 @@ def _backward(value: torch.Tensor, recorder: Recorder, mode: Any) -> None:
         raise InputError("no parameter of the model receives a gradient; use --mode infer for frozen models")
     recorder.phase, recorder.scope = BACKWARD, ""
     with _quiet(), mode, accelerator_kernels(None), recorder:
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
 
 
 def parameters_of(module: nn.Module) -> tuple[Parameter, ...]:

@@ -21,16 +21,16 @@ def render(answer: Estimate, form: str, *, color: bool = False, width: int | Non
     if form == "json":
         return estimate_json(answer)
     if form == "markdown":
-        from predictor.report import markdown
+        from predictor.report.markdown import render_report as draw_markdown
 
-        return markdown.render_report(report(answer))
+        return draw_markdown(report(answer))
     if form == "html":
-        from predictor.report import html
+        from predictor.report.html import render_report as draw_html
 
-        return html.render_report(answer)
-    from predictor.report import terminal
+        return draw_html(answer)
+    from predictor.report.terminal import render_report as draw_terminal
 
-    return terminal.render_report(report(answer), color, width)
+    return draw_terminal(report(answer), color, width)
 
 
 def render_comparison(
@@ -48,16 +48,16 @@ def render_comparison(
     if form == "json":
         return comparison_json(answers)
     if form == "markdown":
-        from predictor.report import markdown
+        from predictor.report.markdown import render_comparison as draw_markdown
 
-        return markdown.render_comparison(comparison(answers))
+        return draw_markdown(comparison(answers))
     if form == "html":
-        from predictor.report import html
+        from predictor.report.html import render_comparison as draw_html
 
-        return html.render_comparison(answers)
-    from predictor.report import terminal
+        return draw_html(answers)
+    from predictor.report.terminal import render_comparison as draw_terminal
 
-    return terminal.render_comparison(comparison(answers), color, width)
+    return draw_terminal(comparison(answers), color, width)
 
 
 def _check_form(form: str) -> None:

@@ -3,14 +3,14 @@
 A column has one unit for all candidates, so that the eye can compare.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
+from typing import Any
 
-from predictor.answer import Estimate, Range, RunPart
+from predictor.answer import Estimate, Range
 from predictor.report import format as fmt
 from predictor.report.content import (
-    FITS,
     TOP_ASSUMPTIONS,
     Assumption,
     Line,
@@ -22,7 +22,6 @@ from predictor.report.content import (
 )
 
 Candidate = tuple[str, Estimate]
-_Pick = Callable[[Estimate], Range | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,58 +49,57 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A quantity to compare: how to find it, its units, what the best is called, and what None says."""
+    """A quantity to compare: its key in the answer, units, what the best is called, what None says."""
 
     name: str
-    pick: _Pick
+    key: str
     ladder: fmt.Ladder
     best: str = ""
     unit: str = ""
     missing: str = fmt.UNKNOWN
 
-
-def _of_run(pick: Callable[[RunPart], Range | None]) -> _Pick:
-    return lambda answer: pick(answer.run) if answer.run else None
+    def pick(self, answer: Estimate) -> Range | None:
+        """The quantity's range, or None where any part on the way to it is None."""
+        value: Any = answer
+        for name in self.key.split("."):
+            value = getattr(value, name)
+            if value is None:
+                return None
+        return Range.model_validate(value)
 
 
 STEP_FIGURES = (
-    Figure("step time", lambda a: a.step.time_s, fmt.SECONDS),
-    Figure("samples/s", lambda a: a.step.samples_per_s, fmt.PLAIN, "fastest", "samples/s"),
-    Figure("tokens/s", lambda a: a.step.tokens_per_s, fmt.PLAIN, missing="no tokens"),
-    Figure("MFU", lambda a: a.step.mfu, fmt.PERCENT),
-    Figure("peak memory", lambda a: a.step.peak_memory_bytes.device, fmt.BYTES),
+    Figure("step time", "step.time_s", fmt.SECONDS),
+    Figure("samples/s", "step.samples_per_s", fmt.PLAIN, "fastest", "samples/s"),
+    Figure("tokens/s", "step.tokens_per_s", fmt.PLAIN, missing="no tokens"),
+    Figure("MFU", "step.mfu", fmt.PERCENT),
+    Figure("peak memory", "step.peak_memory_bytes.device", fmt.BYTES),
 )
 RUN_FIGURES = (
-    Figure("run time", _of_run(lambda r: r.time_s.wall), fmt.SECONDS, "shortest run"),
-    Figure("accelerator-hours", _of_run(lambda r: r.accelerator_hours), fmt.PLAIN),
-    Figure("energy", _of_run(lambda r: r.energy_kwh and r.energy_kwh.facility), fmt.KWH, "least energy"),
-    Figure(
-        "carbon (CO2e)", _of_run(lambda r: r.carbon_kgco2e and r.carbon_kgco2e.total), fmt.KG, "least carbon"
-    ),
-    Figure("cost", _of_run(lambda r: r.cost_usd), fmt.USD, "least cost"),
+    Figure("run time", "run.time_s.wall", fmt.SECONDS, "shortest run"),
+    Figure("accelerator-hours", "run.accelerator_hours", fmt.PLAIN),
+    Figure("energy", "run.energy_kwh.facility", fmt.KWH, "least energy"),
+    Figure("carbon (CO2e)", "run.carbon_kgco2e.total", fmt.KG, "least carbon"),
+    Figure("cost", "run.cost_usd", fmt.USD, "least cost"),
 )
 ORIGIN_FIGURES = (
-    Figure(
-        "electricity by location",
-        _of_run(lambda r: r.carbon_kgco2e and r.carbon_kgco2e.operational.location),
-        fmt.KG,
-    ),
-    Figure(
-        "electricity by market",
-        _of_run(lambda r: r.carbon_kgco2e and r.carbon_kgco2e.operational.market),
-        fmt.KG,
-    ),
-    Figure("making the hardware", _of_run(lambda r: r.carbon_kgco2e and r.carbon_kgco2e.embodied), fmt.KG),
-    Figure("water on site", _of_run(lambda r: r.water_l and r.water_l.on_site), fmt.LITRE),
-    Figure("water off site", _of_run(lambda r: r.water_l and r.water_l.off_site), fmt.LITRE),
+    Figure("location-based electricity", "run.carbon_kgco2e.operational.location", fmt.KG),
+    Figure("market-based electricity", "run.carbon_kgco2e.operational.market", fmt.KG),
+    Figure("making the hardware", "run.carbon_kgco2e.embodied", fmt.KG),
+    Figure("water on site", "run.water_l.on_site", fmt.LITRE),
+    Figure("water off site", "run.water_l.off_site", fmt.LITRE),
 )
 
 
 def split(answers: Sequence[tuple[str, Estimate | str]]) -> tuple[list[Candidate], list[tuple[str, str]]]:
     """The candidates that were priced, and those refused with their message."""
     priced = [(fmt.plain(label), found) for label, found in answers if not isinstance(found, str)]
-    refused = [(fmt.plain(label), fmt.plain("; ".join(found.splitlines()))) for label, found in answers if isinstance(found, str)]
+    refused = [(fmt.plain(label), _one_line(found)) for label, found in answers if isinstance(found, str)]
     return priced, refused
+
+
+def _one_line(message: str) -> str:
+    return fmt.plain("; ".join(message.splitlines()))
 
 
 def comparison(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
@@ -148,10 +146,9 @@ def _findings(priced: Sequence[Candidate]) -> tuple[Line, ...]:
         order = ranked(figure, priced)
         if len(order) > 1:
             (label, best), (next_label, following) = order[:2]
-            value = f"{label}: {fmt.ranged(best, figure.ladder, figure.unit)}"
-            lines.append(
-                Line(figure.best, value, f"next {next_label}: {fmt.ranged(following, figure.ladder, figure.unit)}")
-            )
+            first = f"{label}: {fmt.ranged(best, figure.ladder, figure.unit)}"
+            second = f"next {next_label}: {fmt.ranged(following, figure.ladder, figure.unit)}"
+            lines.append(Line(figure.best, first, second))
     return tuple(lines)
 
 
@@ -176,12 +173,15 @@ def _grid(name: str, figures: Sequence[Figure], priced: Sequence[Candidate]) -> 
     return Grid(name, tuple(head for head, _ in columns), rows)
 
 
+_FITS = {True: "yes", False: "no", None: fmt.UNKNOWN}
+
+
 def _with_fit(grid: Grid, priced: Sequence[Candidate]) -> Grid:
     rows = tuple(
-        (label, (*cells, FITS[answer.step.fits]))
+        (label, (*cells, _FITS[answer.step.fits]))
         for (label, cells), (_, answer) in zip(grid.rows, priced, strict=True)
     )
-    return Grid(grid.name, (*grid.columns, "memory"), rows)
+    return Grid(grid.name, (*grid.columns, "fits"), rows)
 
 
 def _column(figure: Figure, priced: Sequence[Candidate]) -> tuple[str, list[str]]:
@@ -196,12 +196,15 @@ def _column(figure: Figure, priced: Sequence[Candidate]) -> tuple[str, list[str]
 
 
 def _remarks(priced: Sequence[Candidate]) -> tuple[str, ...]:
+    remarks = []
+    too_large = [label for label, answer in priced if answer.step.fits is False]
+    if too_large:
+        remarks.append(f"Does not fit, so neither among the best nor in plots: {_several(too_large)}.")
     without = [label for label, answer in priced if answer.run is None]
-    if not without:
-        return ()
-    if len(without) == len(priced):
-        return (f"Whole run {fmt.NOT_ASKED}.",)
-    return (f"Whole run {fmt.NOT_ASKED} ({_several(without)}).",)
+    if without:
+        who = "" if len(without) == len(priced) else f" ({_several(without)})"
+        remarks.append(f"Whole run {fmt.NOT_ASKED}{who}.")
+    return tuple(remarks)
 
 
 def _several(labels: list[str]) -> str:

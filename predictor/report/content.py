@@ -216,7 +216,8 @@ def maybe(found: Range | None, ladder: fmt.Ladder) -> str:
 def _run_lines(run: RunPart | None) -> tuple[Line, ...]:
     if run is None:
         return (Line("whole run", fmt.NOT_ASKED),)
-    wall_note = f"{fmt.count(run.steps)} steps; without interruptions {fmt.ranged(run.time_s.steady, fmt.SECONDS)}"
+    steady = fmt.ranged(run.time_s.steady, fmt.SECONDS)
+    wall_note = f"{fmt.count(run.steps)} steps; without interruptions {steady}"
     cost_note = "rent" if run.cost_usd else "give --price USD per accelerator-hour"
     return (
         Line("run time", fmt.ranged(run.time_s.wall, fmt.SECONDS), wall_note),
@@ -248,8 +249,9 @@ def _carbon(run: RunPart) -> Line:
     if carbon is None:
         return Line("carbon (CO2e)", fmt.UNKNOWN, "follows from energy, which is not known")
     note = (
-        f"electricity {fmt.ranged(carbon.operational.location, fmt.KG)} by location, "
-        f"hardware {maybe(carbon.embodied, fmt.KG)}; electricity by market {maybe(carbon.operational.market, fmt.KG)}"
+        f"location-based electricity {fmt.ranged(carbon.operational.location, fmt.KG)}, "
+        f"hardware {maybe(carbon.embodied, fmt.KG)}; "
+        f"market-based electricity {maybe(carbon.operational.market, fmt.KG)}"
     )
     return Line("carbon (CO2e)", fmt.ranged(carbon.total, fmt.KG), note)
 

@@ -57,7 +57,6 @@ LITRE: Ladder = (Rung("ml", 1e-3), Rung("l", 1.0, 1.0), Rung("m3", KILO, 10 * KI
 PERCENT: Ladder = (Rung("%", 0.01),)
 USD: Ladder = (
     Rung("$", 1.0),
-    Rung("$ thousand", KILO, 10 * KILO),
     Rung("$ million", MEGA, MEGA),
     Rung("$ billion", GIGA, GIGA),
 )

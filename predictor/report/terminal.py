@@ -1,8 +1,10 @@
 """The report as text for a terminal, drawn by rich; text from outside is never read as markup."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -15,17 +17,16 @@ from predictor.report.content import Assumption, Line, Report, Row
 WIDTH = 80
 LEAST_WIDTH = 50
 _LONGEST = 220
-_NAME_WIDTH = 17
-_VALUE_WIDTH = 32
-_LABEL_WIDTH = 24
-_MARKS = {"does not fit": "bold red", "fits": "green"}
+_INDENT, _GAP = 2, 2
+_NAME_WIDTH, _VALUE_WIDTH, _LABEL_WIDTH = 17, 32, 24
+_MARKS = {"does not fit": "bold red", "fits": "green", "no": "bold red", "yes": "green"}
 
 
-def draw(parts: Iterable[RenderableType], color: bool, width: int | None) -> str:
+def draw(parts: Iterable[RenderableType], color: bool, width: int) -> str:
     """The parts as text, without the environment having a say in it."""
     console = Console(
         file=io.StringIO(),
-        width=max(width or WIDTH, LEAST_WIDTH),
+        width=width,
         color_system="standard" if color else None,
         force_terminal=color,
         highlight=False,
@@ -41,41 +42,45 @@ def draw(parts: Iterable[RenderableType], color: bool, width: int | None) -> str
 
 def render_report(found: Report, color: bool, width: int | None) -> str:
     """One answer."""
+    wide = max(width or WIDTH, LEAST_WIDTH)
     more = len(found.further_assumptions)
     parts: list[RenderableType] = [
         Text(found.question, style="bold"),
         *(Text(f"Warning: {words}", style="bold red") for words in found.warnings),
         _heading("One step: middle value (5th-95th percentile)"),
-        _lines(found.step),
+        _lines(found.step, wide),
         _heading("Whole run"),
-        _lines(found.run),
+        _lines(found.run, wide),
         _heading("How well it is known"),
-        _lines(found.basis),
+        _lines(found.basis, wide),
         _heading("Largest assumptions"),
-        _assumptions(found.main_assumptions),
+        _assumptions(found.main_assumptions, wide),
         *([_aside(f"{more} more, and long ones in full: --format markdown, html or json")] if more else []),
         _heading("Where the time of a step goes"),
-        _breakdown(found.breakdown),
+        _breakdown(found.breakdown, wide),
         _heading("How to reproduce"),
-        _lines(found.reproduce),
+        _lines(found.reproduce, wide),
     ]
-    return draw(parts, color, width)
+    return draw(parts, color, wide)
 
 
 def render_comparison(found: Comparison, color: bool, width: int | None) -> str:
     """Several answers side by side."""
+    wide = max(width or WIDTH, LEAST_WIDTH)
     parts: list[RenderableType] = [Text(found.question, style="bold")]
     if found.findings:
-        parts += [_heading("Best: middle value (5th-95th percentile)"), _lines(found.findings)]
+        parts += [_heading("Best: middle value (5th-95th percentile)"), _lines(found.findings, wide)]
     for grid in found.grids:
-        parts += [_heading(grid.name), *(_grid(part) for part in in_width(grid, width or WIDTH))]
-    parts += [Padding(Text(words), (1, 0, 0, 2)) for words in found.remarks]
+        parts.append(_heading(grid.name))
+        for index, part in enumerate(in_width(grid, wide)):
+            parts.append(Padding(_grid(part, wide), (min(index, 1), 0, 0, 0)))
+    parts += [Padding(Text(words), (1, 0, 0, _INDENT)) for words in found.remarks]
     if found.refused:
-        parts += [_heading("Not priced"), _lines(found.refused)]
+        parts += [_heading("Not priced"), _lines(found.refused, wide)]
     if found.assumptions:
-        parts += [_heading("Largest assumptions"), _assumptions(found.assumptions)]
-    parts += [_heading("How to reproduce"), _lines(found.reproduce)]
-    return draw(parts, color, width)
+        parts += [_heading("Largest assumptions"), _assumptions(found.assumptions, wide)]
+    parts += [_heading("How to reproduce"), _lines(found.reproduce, wide)]
+    return draw(parts, color, wide)
 
 
 def _heading(words: str) -> RenderableType:
@@ -83,22 +88,33 @@ def _heading(words: str) -> RenderableType:
 
 
 def _aside(words: str) -> RenderableType:
-    return Padding(Text(words, style="dim"), (0, 0, 0, 2))
+    return Padding(Text(words, style="dim"), (0, 0, 0, _INDENT))
 
 
-def _lines(lines: Sequence[Line]) -> RenderableType:
+def _table(widths: Sequence[int], right: Sequence[bool], header: Sequence[str] = ()) -> Table:
+    """A table without lines whose columns have just these widths."""
+    table = Table(
+        box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=bool(header), header_style="dim"
+    )
+    for index, width in enumerate(widths):
+        justify: Literal["left", "right"] = "right" if right[index] else "left"
+        head = Text(header[index]) if header else ""
+        table.add_column(head, width=width, justify=justify, overflow="fold")
+    return table
+
+
+def _lines(lines: Sequence[Line], width: int) -> RenderableType:
     """Name, value and note in three columns; two where no line has a note."""
+    name = min(max(_NAME_WIDTH, *(cell_len(line.name) for line in lines)), _LABEL_WIDTH)
+    left = width - _INDENT - name - _GAP
     noted = any(line.note for line in lines)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(min_width=_NAME_WIDTH, max_width=30, overflow="fold")
-    if noted:
-        longest = max(len(line.value) for line in lines)
-        table.add_column(min_width=min(longest, _VALUE_WIDTH), max_width=_VALUE_WIDTH, overflow="fold")
-    table.add_column(ratio=1, overflow="fold")
+    value = min(max(cell_len(line.value) for line in lines), _VALUE_WIDTH) if noted else left
+    widths = [name, value, left - value - _GAP][: 3 if noted else 2]
+    table = _table(widths, [False] * len(widths))
     for line in lines:
         notes = [Text(line.note, style="dim")] if noted else []
         table.add_row(Text(line.name), _marked(line.value), *notes)
-    return Padding(table, (0, 0, 0, 2))
+    return _indented(table)
 
 
 def _marked(value: str) -> Text:
@@ -111,12 +127,11 @@ def _marked(value: str) -> Text:
     return text
 
 
-def _assumptions(found: Sequence[Assumption]) -> RenderableType:
+def _assumptions(found: Sequence[Assumption], width: int) -> RenderableType:
     if not found:
         return _aside("none")
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1, overflow="fold")
+    topic = min(max(_NAME_WIDTH, *(cell_len(entry.topic) for entry in found)), _LABEL_WIDTH)
+    table = _table([topic, width - _INDENT - topic - _GAP], [False, False])
     for entry in found:
         words = Text(fmt.clipped(entry.text, _LONGEST))
         if entry.touches:
@@ -124,42 +139,46 @@ def _assumptions(found: Sequence[Assumption]) -> RenderableType:
         if entry.advice:
             words.append(f"\n-> {entry.advice}", style="dim")
         table.add_row(Text(entry.topic), words)
-    return Padding(table, (0, 0, 0, 2))
+    return _indented(table)
 
 
-def _breakdown(rows: Sequence[Row]) -> RenderableType:
+def _breakdown(rows: Sequence[Row], width: int) -> RenderableType:
+    """Numbers in one piece; a long kind folds."""
     if not rows:
         return _aside("not known for this answer")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("kind", overflow="fold")
-    table.add_column("phase", overflow="fold")
-    for name in ("time", "share", "work", "moved", "energy"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = (row.kind, row.phase, row.time, row.share, row.flop, row.moved, row.energy)
-        table.add_row(*(Text(cell) for cell in cells))
-    return Padding(table, (0, 0, 0, 2))
+    head = ("kind", "phase", "time", "share", "work", "moved", "energy")
+    cells = [(r.kind, r.phase, r.time, r.share, r.flop, r.moved, r.energy) for r in rows]
+    widths = [max(cell_len(line[index]) for line in [head, *cells]) for index in range(len(head))]
+    widths[0] = min(widths[0], max(10, width - _INDENT - sum(widths[1:]) - _GAP * (len(head) - 1)))
+    table = _table(widths, [False, False, *[True] * 5], head)
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    return _indented(table)
 
 
 def in_width(grid: Grid, width: int) -> list[Grid]:
     """The grid cut into as many as it takes for every number to stay in one piece."""
-    label = min(max(len(name) for name, _ in grid.rows), _LABEL_WIDTH)
+    room = width - _INDENT - _label_width(grid)
     parts: list[list[int]] = [[]]
-    left = width - label - 4
+    left = room
     for index in range(len(grid.columns)):
-        needed = _least_width(grid, index) + 2
+        needed = _column_width(grid, index, str.split) + _GAP
         if parts[-1] and needed > left:
             parts.append([])
-            left = width - label - 4
+            left = room
         parts[-1].append(index)
         left -= needed
     return [_with_columns(grid, part) for part in parts]
 
 
-def _least_width(grid: Grid, index: int) -> int:
-    """Length of the longest word in a column."""
-    cells = [grid.columns[index], *(cells[index] for _, cells in grid.rows)]
-    return max(len(word) for cell in cells for word in cell.split())
+def _label_width(grid: Grid) -> int:
+    return min(max(cell_len(label) for label, _ in grid.rows), _LABEL_WIDTH)
+
+
+def _column_width(grid: Grid, index: int, split: Callable[[str], list[str]]) -> int:
+    """Width of the longest piece of a column; its heading is always split into words."""
+    pieces = [piece for _, cells in grid.rows for piece in split(cells[index])]
+    return max(cell_len(piece) for piece in [*grid.columns[index].split(), *pieces])
 
 
 def _with_columns(grid: Grid, chosen: Sequence[int]) -> Grid:
@@ -168,11 +187,18 @@ def _with_columns(grid: Grid, chosen: Sequence[int]) -> Grid:
     return Grid(grid.name, columns, rows)
 
 
-def _grid(grid: Grid) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("", overflow="fold", max_width=_LABEL_WIDTH)
-    for index, column in enumerate(grid.columns):
-        table.add_column(Text(column), justify="right", min_width=_least_width(grid, index))
-    for label, cells in grid.rows:
-        table.add_row(Text(label), *(_marked(cell) for cell in cells))
-    return Padding(table, (0, 0, 0, 2))
+def _grid(grid: Grid, width: int) -> RenderableType:
+    """One line per candidate where there is room, else the ranges below the middle values."""
+    indices = range(len(grid.columns))
+    label = _label_width(grid)
+    whole = [_column_width(grid, index, lambda cell: [cell]) for index in indices]
+    if _INDENT + label + sum(whole) + _GAP * len(whole) > width:
+        whole = [_column_width(grid, index, str.split) for index in indices]
+    table = _table([label, *whole], [False, *[True] * len(whole)], ["", *grid.columns])
+    for name, cells in grid.rows:
+        table.add_row(Text(name), *(_marked(cell) for cell in cells))
+    return _indented(table)
+
+
+def _indented(table: Table) -> RenderableType:
+    return Padding(table, (0, 0, 0, _INDENT))

@@ -1,0 +1,21 @@
+"""Shared by all tests: what is slow to make is made once."""
+
+import pytest
+
+from predictor.frontends import ReadOptions, load_graph
+from predictor.frontends.torch_vision import ensure_torchvision
+
+# timm and transformers import torchvision, whose native library need not load.
+ensure_torchvision()
+
+
+@pytest.fixture(scope="session")
+def resnet50():
+    """One float32 training step of ResNet-50 on 8 images."""
+    return load_graph("zoo:resnet50", ReadOptions(batch=8))
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    """One float32 training step of GPT-2 on 2 sequences of 64 tokens."""
+    return load_graph("zoo:gpt2", ReadOptions(batch=2, seq_len=64))
