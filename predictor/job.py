@@ -20,6 +20,10 @@ Mode = Literal["train", "infer"]
 Recompute = Literal["none", "selective", "full"]
 
 
+# Largest size: products of sizes stay below 2**63, where PyTorch stops counting. Largest length.
+SIZE, LENGTH = 10**12, 10**18
+
+
 class Job(BaseModel):
     """One training or inference job. Only ``model`` and ``hardware`` are needed.
 
@@ -38,32 +42,32 @@ class Job(BaseModel):
     model: Any
     inputs: Any = None
     hardware: str
-    count: int | None = Field(None, gt=0)
-    nodes: int | None = Field(None, gt=0)
+    count: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    nodes: int | None = Field(None, gt=0, le=SIZE, strict=True)
     precision: Precision = "fp32"
     stack: str | None = None
     memory_format: MemoryFormat = "contiguous"
-    batch_size: int | None = Field(None, gt=0)
-    micro_batch: int | None = Field(None, gt=0)
-    seq_len: int | None = Field(None, gt=0)
-    image_size: int | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    micro_batch: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    seq_len: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    image_size: int | None = Field(None, gt=0, le=SIZE, strict=True)
     optimizer: Optimizer = "adamw"
     mode: Mode = "train"
-    steps: int | None = Field(None, gt=0)
-    samples: int | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
-    dataset_size: int | None = Field(None, gt=0)
-    dp: int | None = Field(None, gt=0)
-    tp: int = Field(1, gt=0)
-    pp: int = Field(1, gt=0)
-    ep: int = Field(1, gt=0)
-    cp: int = Field(1, gt=0)
+    steps: int | None = Field(None, gt=0, le=LENGTH, strict=True)
+    samples: int | None = Field(None, gt=0, le=LENGTH, strict=True)
+    tokens: int | None = Field(None, gt=0, le=LENGTH, strict=True)
+    epochs: float | None = Field(None, gt=0, le=LENGTH, allow_inf_nan=False)
+    dataset_size: int | None = Field(None, gt=0, le=LENGTH, strict=True)
+    dp: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    tp: int = Field(1, gt=0, le=SIZE, strict=True)
+    pp: int = Field(1, gt=0, le=SIZE, strict=True)
+    ep: int = Field(1, gt=0, le=SIZE, strict=True)
+    cp: int = Field(1, gt=0, le=SIZE, strict=True)
     zero: Literal[0, 1, 2, 3] = 0
     recompute: Recompute = "none"
     region: str | None = None
     pue: float | None = Field(None, ge=1, le=5)
-    price: float | None = Field(None, ge=0)
+    price: float | None = Field(None, ge=0, allow_inf_nan=False)
     strict: bool = False
 
     def __init__(self, **values: Any) -> None:

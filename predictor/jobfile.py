@@ -4,7 +4,6 @@ Options of the command line go on top of the file. A file that names Python code
 caller allows code, so that a job file from elsewhere can be priced without trusting it.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -55,12 +54,9 @@ def check_value(key: str, value: Any, label: str) -> Any:
     if key in COUNTS and isinstance(value, str | int | float):
         return parse_count(value, label)
     try:
-        checked = _adapter(key).validate_python(value, strict=True)
+        return _adapter(key).validate_python(value, strict=True)
     except ValidationError as error:
         raise InputError(f"{label} is {value!r}{_reason(error, value)}") from None
-    if isinstance(checked, float) and not math.isfinite(checked):
-        raise InputError(f"{label} is {value!r}, it must be finite")
-    return checked
 
 
 @cache

@@ -76,13 +76,15 @@ def resolve(job: Job) -> Setting:
         )
     recipe = RECIPES[job.precision]
     check_precision(recipe, job.precision, accelerator, accepted_precisions(accelerator, RECIPES))
-    stack = find_stack(job.stack or default_stack(accelerator.kind, accelerator.release_date))
+    stack = find_stack(
+        default_stack(accelerator.kind, accelerator.release_date) if job.stack is None else job.stack
+    )
     return Setting(
         machine=machine,
         stack=stack,
         recipe=recipe,
         plan=make_plan(job, machine.count),
-        region=find_region(job.region or _WORLD),
+        region=find_region(_WORLD if job.region is None else job.region),
         efficiency=class_defaults(),
     )
 
@@ -283,8 +285,9 @@ def _run_part(
     steps = run_steps(job, plan.batch_size, graph.tokens_per_sample)
     run = run_time(steps, time.total_s, machine.nodes)
     pue_data = None if job.pue is not None else (region.pue or default_pue())
-    pue: Array | float = job.pue if pue_data is None else pue_data.draw(f"{region.id}.pue")  # type: ignore[assignment]
-    energy = run_energy(machine, power, run.steady_s, run.wall_s, np.asarray(pue))
+    pue_name = f"{region.id}.pue" if region.pue else "default.pue"
+    pue = np.asarray(job.pue) if pue_data is None else pue_data.draw(pue_name)
+    energy = run_energy(machine, power, run.steady_s, run.wall_s, pue)
     carbon = run_carbon(energy, region, machine, run.wall_s)
     water = run_water(energy, region)
     cost, lines = _cost(job, setting, run.wall_s)
@@ -382,7 +385,7 @@ def _input_hash(job: Job, graph: Graph) -> str:
     """Hash of the request and of what was recorded: equal inputs, equal hash."""
     request = {k: v for k, v in job.model_dump(exclude={"model", "inputs"}).items() if v is not None}
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
-    digest.update(graph.source.encode())
+    digest.update(graph.name.encode())
     for parameter in graph.parameters:
         digest.update(json.dumps(asdict(parameter)).encode())
     for op in graph.ops:

@@ -45,7 +45,10 @@ def bare(tmp_path_factory):
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     own = subprocess.run(
-        [str(python), "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
+        [str(python), "-c", "import site; print(site.getsitepackages()[0])"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     # Dependencies come from here: a .pth file that holds only folders runs no editable hooks of theirs.
     (Path(own) / "borrowed.pth").write_text(str(Path(pytest.__file__).parent.parent) + "\n")
@@ -76,7 +79,9 @@ def wheel(tmp_path_factory):
 
 def test_found_from_a_wheel(bare, wheel, tmp_path):
     subprocess.run(
-        [str(bare), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, capture_output=True
+        [str(bare), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)],
+        check=True,
+        capture_output=True,
     )
     try:
         folder, count = probe(bare, tmp_path)

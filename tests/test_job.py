@@ -9,7 +9,9 @@ def refuse(match, **fields):
         Job(**({"model": "zoo:resnet50", "hardware": "h100"} | fields))
 
 
-@pytest.mark.parametrize("field", ["count", "nodes", "batch_size", "micro_batch", "seq_len", "image_size", "dp", "tp"])
+@pytest.mark.parametrize(
+    "field", ["count", "nodes", "batch_size", "micro_batch", "seq_len", "image_size", "dp", "tp"]
+)
 @pytest.mark.parametrize("value", [0, -4])
 def test_sizes_are_positive(field, value):
     refuse(rf"{field} is {value}", **{field: value})

@@ -73,9 +73,7 @@ def test_channels_last_is_read_from_strides():
 )
 def test_convolution_backward_does_what_its_mask_asks(mask, products):
     inputs = [tensor(2, 16, 6, 6), tensor(2, 3, 8, 8), tensor(16, 3, 3, 3)]
-    kernels = cost(
-        "aten.convolution_backward", inputs, [], groups=1, transposed=False, output_mask=mask
-    )
+    kernels = cost("aten.convolution_backward", inputs, [], groups=1, transposed=False, output_mask=mask)
     forward = 2 * (2 * 16 * 6 * 6) * (3 * 3 * 3)
     assert sum(k.work.matrix_flop for k in kernels) == products * forward
     assert [k.kind for k in kernels].count("reduce") == int(mask[2])
@@ -101,7 +99,9 @@ def test_causal_attention_over_fewer_queries_than_keys_stops_at_the_diagonal():
 
 
 def test_causal_attention_over_more_queries_than_keys_sees_all_keys_after_them():
-    assert attention("predictor.attention", True, s=5, t=2).matrix_flop == 4 * (3 * 2 * (1 + 2 + 2 + 2 + 2)) * 8
+    assert (
+        attention("predictor.attention", True, s=5, t=2).matrix_flop == 4 * (3 * 2 * (1 + 2 + 2 + 2 + 2)) * 8
+    )
 
 
 def test_grouped_heads_share_bytes_not_work():

@@ -228,9 +228,7 @@ def test_channels_last_reaches_the_strides():
 
 
 def test_dropout_keeps_a_byte_per_element():
-    graph = load_graph(
-        nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1)), ReadOptions(inputs=torch.zeros(8, 4))
-    )
+    graph = load_graph(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1)), ReadOptions(inputs=torch.zeros(8, 4)))
     (dropout,) = [op for op in graph.ops if op.name == "aten.native_dropout"]
     assert [t.dtype for t in dropout.outputs] == ["float32", "bool"]
 

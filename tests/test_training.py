@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from predictor.errors import InputError
@@ -45,3 +47,31 @@ def test_lengths_become_steps():
 def test_tokens_need_a_token_model():
     with pytest.raises(InputError, match="no token sequence"):
         run_steps(job(tokens=10), 1, None)
+
+
+def table(text, columns):
+    """Rows of a Markdown table whose first cell is a name in backticks."""
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == columns and cells[0].startswith("`"):
+            rows[cells[0].split("`")[1]] = cells[1:]
+    return rows
+
+
+def test_the_documented_bytes_are_the_recipes():
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "precision.md").read_text()
+    recipes = table(page, 8)
+    assert set(recipes) == set(RECIPES)
+    for name, recipe in RECIPES.items():
+        weight, copies, master, gradient, state, total = map(int, recipes[name][:6])
+        assert (weight, copies, master, gradient) == (
+            recipe.weight,
+            recipe.copies,
+            recipe.master,
+            recipe.gradient,
+        )
+        assert state == 2 * recipe.state
+        assert total == weight + copies + master + gradient + state
+    for name, cells in table(page, 3).items():
+        assert (float(cells[0]), int(cells[1])) == (OPTIMIZERS[name].states, OPTIMIZERS[name].flop)

@@ -55,11 +55,12 @@ def _tell(error: BaseException) -> int:
             err=True,
         )
         return InputError.exit_code
-    if isinstance(error, PermissionError):
-        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+    if isinstance(error, OSError):
+        typer.echo(f"error: {error.filename or 'output'}: {error.strerror}", err=True)
         return InputError.exit_code
+    first = (str(error).splitlines() or [""])[0]
     typer.echo(
-        f"error: internal: {type(error).__name__}: {error}\n"
+        f"error: internal: {type(error).__name__}: {first}\n"
         "this is a fault of predictor; please report it with what the same command prints under -v",
         err=True,
     )

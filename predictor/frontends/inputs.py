@@ -22,6 +22,11 @@ class InputSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
+    def __str__(self) -> str:
+        """As it is written."""
+        head = f"{self.name}:" if self.name else ""
+        return f"{head}{self.dtype}[{','.join(map(str, self.shape))}]"
+
     def resolve(self, sizes: Mapping[str, int | None]) -> tuple[int, ...]:
         """The shape with its letters replaced by ``sizes``."""
         return tuple(self._size(axis, sizes) for axis in self.shape)
@@ -31,7 +36,7 @@ class InputSpec:
             return axis
         size = sizes.get(axis)
         if size is None:
-            raise InputError(f"input '{self.name}': {axis} has no size; give {SYMBOLS[axis]}")
+            raise InputError(f"input '{self}': {axis} has no size; give {SYMBOLS[axis]}")
         return size
 
 

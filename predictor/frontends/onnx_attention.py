@@ -3,7 +3,7 @@
 Whether it runs as one kernel is the software stack's to say, as for attention recorded from PyTorch.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from math import prod
 
@@ -56,7 +56,9 @@ class _Finder:
         key, key_scale = self._unscaled(first.inputs[1])
         value = last.inputs[1]
         shapes = [self.known.tensors[name].shape for name in (query, key, value)]
-        if len(shapes[0]) < 3 or len({shape[:-2] for shape in shapes}) != 1:
+        if len(shapes[0]) < 3 or len({shape[:-3] for shape in shapes}) != 1:
+            return None
+        if any(shape[-3] not in {1, shapes[0][-3]} for shape in shapes):
             return None
         inside = {name for step in path for name in step.outputs} | set(first.outputs)
         masks = [name for s in path for name in s.inputs if name not in inside and self._is_tensor(name, s)]
@@ -79,11 +81,12 @@ class _Finder:
         """Dropout, casts and the zeroing of empty rows between the softmax and the second product."""
         name, path = softmax.outputs[0], []
         while True:
-            readers = [s for s in self.readers.get(name, []) if s.name != "onnx.IsNaN"]
-            if len(readers) != 1:
+            every = self.readers.get(name, [])
+            readers = [s for s in every if s.name != "onnx.IsNaN"]
+            if len(readers) != 1 or self.uses[name] != len(every):
                 return None
-            path += [s for s in self.readers[name] if s.name == "onnx.IsNaN"] + readers
-            step = readers[0]
+            (step,) = readers
+            path += [s for s in every if s is not step] + readers
             if step.name == "onnx.MatMul":
                 return path if step.inputs[0] == name and len(step.inputs) == 2 else None
             if step.name not in {"onnx.Dropout", "onnx.Cast", "onnx.Where"}:
@@ -102,21 +105,18 @@ class _Finder:
         return step.name != "onnx.Reshape" and self.known.tensors[name].elements > 1
 
     def _attention(self, names: tuple[str, str, str], masks: list[str], last: Step) -> list[Step]:
-        query, key, value = names
-        shape = self.known.tensors[query].shape
-        width, depth = shape[-2:]
-        height = self.known.tensors[key].shape[-1]
-        batch, heads = (prod(shape[:-3]), shape[-3]) if len(shape) > 3 else (shape[0], 1)
+        """Tensors of one attention as [batch, heads, length, depth]; the key was stored transposed."""
+        query, key, value = (self.known.tensors[name].shape for name in names)
+        batch = prod(query[:-3]) if len(query) > 3 else query[0]
+        sides = [
+            (batch, shape[-3] if len(shape) > 3 else 1, *sides)
+            for shape, sides in ((query, query[-2:]), (key, key[:-3:-1]), (value, value[-2:]))
+        ]
+        views, inputs = _views(zip(names, sides, strict=True), self.known)
         causal = any(self._is_causal(mask) for mask in masks)
-        sides = (
-            (query, (batch, heads, width, depth)),
-            (key, (batch, heads, height, depth)),
-            (value, (batch, heads, height, self.known.tensors[value].shape[-1])),
-        )
-        views = [_view(name, new_shape, self.known) for name, new_shape in sides]
-        inputs = tuple(view.outputs[0] for view in views) + (() if causal else tuple(masks))
+        inputs += () if causal else tuple(masks)
         attention = Step("predictor.attention", inputs, last.outputs, {"is_causal": causal}, last.scope)
-        return [*views, *_with_result_as(attention, (*sides[0][1][:3], sides[2][1][3]), self.known)]
+        return [*views, *_with_result_as(attention, (*sides[0][:3], value[-1]), self.known)]
 
     def _is_causal(self, mask: str, far: int = 8) -> bool:
         """A triangle: by its values where they are known, else by how it was made."""
@@ -134,21 +134,28 @@ class _Finder:
         return bool((blocked == np.triu(ones, 1)).all() or (blocked == np.tril(ones)).all())
 
 
-def _view(name: str, shape: tuple[int, ...], known: Known) -> Step:
-    """The same memory in another shape, under a new name."""
+def _view(name: str, shape: tuple[int, ...], known: Known) -> tuple[str, list[Step]]:
+    """The same memory in another shape under another name, and the step that makes it, once."""
+    if known.tensors[name].shape == shape:
+        return name, []
     new = f"{name} as {list(shape)}"
+    if new in known.tensors:
+        return new, []
     known.tensors[new] = Tensor(known.tensors[name].kind, shape)
-    return Step("onnx.Transpose", (name,), (new,), {})
+    return new, [Step("onnx.Transpose", (name,), (new,), {})]
+
+
+def _views(sides: Iterable[tuple[str, tuple[int, ...]]], known: Known) -> tuple[list[Step], tuple[str, ...]]:
+    found = [_view(name, shape, known) for name, shape in sides]
+    return [step for _, steps in found for step in steps], tuple(name for name, _ in found)
 
 
 def _with_result_as(step: Step, shape: tuple[int, ...], known: Known) -> list[Step]:
     """The step with its first result in ``shape``, and the view back to the shape the graph expects."""
     first, *others = step.outputs
-    if known.tensors[first].shape == shape:
-        return [step]
-    back = _view(first, shape, known)
-    (new,) = back.outputs
-    return [replace(step, outputs=(new, *others)), replace(back, inputs=(new,), outputs=(first,))]
+    new, views = _view(first, shape, known)
+    back = [replace(view, inputs=(new,), outputs=(first,)) for view in views]
+    return [replace(step, outputs=(new, *others)), *back]
 
 
 def _whole_attention(step: Step, known: Known) -> list[Step]:
@@ -165,8 +172,8 @@ def _whole_attention(step: Step, known: Known) -> list[Step]:
     if len(step.outputs) > 1:
         length = known.tensors[step.outputs[1]].shape[2]
         sides[1:] = [(b, h, length, d) for b, h, _, d in sides[1:]]
-    views = [_view(n, side, known) for n, side in zip(step.inputs[:3], sides, strict=True)]
+    views, inputs = _views(zip(step.inputs, sides, strict=False), known)
     causal = bool(step.attrs.get("is_causal") or step.attrs.get("unidirectional"))
-    inputs = (*(view.outputs[0] for view in views), *step.inputs[3:])
+    inputs += step.inputs[3:]
     attention = Step("predictor.attention", inputs, step.outputs, {"is_causal": causal}, step.scope)
     return [*views, *_with_result_as(attention, (*sides[0][:3], sides[2][3]), known)]

@@ -2,8 +2,8 @@
 
 The file holds one forward pass. ``onnx_load`` opens it, ``onnx_sizes`` sizes the inputs, ``onnx_shapes``
 finds every other shape, ``onnx_weights`` decides which constants are parameters, ``onnx_steps`` turns nodes
-into operators and marks where gradients flow, ``onnx_attention`` finds attention. What the backward costs is the gradient rules' to say
-(``predictor.ops.gradient_of``).
+into operators and marks where gradients flow, ``onnx_attention`` finds attention. What the backward costs
+is the gradient rules' to say (``predictor.ops.gradient_of``).
 """
 
 from collections.abc import Collection, Mapping
@@ -59,7 +59,7 @@ def _read(path: Path, batch: int | None, dims: Mapping[str, int], sequence: int 
         input_byte=sum(_byte(tensor) for tensor in sizes.tensors.values()),
         tokens_per_sample=sizes.tokens,
         origin=_origin(file, sizes),
-        notes=_notes(steps, weights),
+        notes=_notes(file, steps, weights),
     )
 
 
@@ -124,7 +124,7 @@ def _origin(file: OnnxFile, sizes: Sizes) -> dict[str, str]:
     }
 
 
-def _notes(steps: list[Step], weights: Weights) -> tuple[tuple[str, str, str], ...]:
+def _notes(file: OnnxFile, steps: list[Step], weights: Weights) -> tuple[tuple[str, str, str], ...]:
     """What had to be assumed."""
     notes = [
         (
@@ -150,6 +150,15 @@ def _notes(steps: list[Step], weights: Weights) -> tuple[tuple[str, str, str], .
                 "equal weights",
                 f"{weights.merged} weights that the export merged, being equal, count as parameters again",
                 "export a trained model, or give the PyTorch model",
+            )
+        )
+    if file.lacks_contents:
+        notes.append(
+            (
+                "weights not at hand",
+                "the weights are stored in a file that is not there, so a table tied to the output layer"
+                " counts twice if the export stored it twice",
+                "put the data file beside the model",
             )
         )
     if not weights.names:

@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.inliner import inline_local_functions
 
 from predictor.errors import InputError
 from predictor.frontends.onnx_shapes import FOLD_LIMIT, first_line
@@ -46,15 +47,30 @@ class OnnxFile:
         """Version of every domain's operators."""
         return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in self.model.opset_import}
 
+    def place_of(self, tensor: Any) -> tuple[Path, int] | None:
+        """File and offset of contents that are stored beside the model; None when they are not there."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        offset, folder = entries.get("offset", "0"), self.path.parent.resolve()
+        place = (folder / entries.get("location", "")).resolve()
+        there = place.is_relative_to(folder) and place.is_file() and offset.isdigit()
+        return (place, int(offset)) if there else None
+
+    @property
+    def lacks_contents(self) -> bool:
+        """True when some constants are stored in a file that is not there."""
+        outside = (t for t in self.sources.values() if t.data_location == onnx.TensorProto.EXTERNAL)
+        return any(self.place_of(tensor) is None for tensor in outside)
+
     def small_values(self, names: Iterator[str]) -> dict[str, Any]:
         """Contents of small constants, from beside the file where they are stored there."""
         values = {}
         for name in names:
             tensor = self.sources[name]
-            if prod(tensor.dims) > FOLD_LIMIT:
+            outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+            if prod(tensor.dims) > FOLD_LIMIT or (outside and self.place_of(tensor) is None):
                 continue
             try:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                if outside:
                     load_external_data_for_tensor(tensor, str(self.path.parent))
                 values[name] = numpy_helper.to_array(tensor)
             except (OSError, TypeError, ValueError, onnx.checker.ValidationError) as error:
@@ -114,7 +130,14 @@ def _load(path: Path) -> Any:
         )
     if not model.graph.node or not model.graph.output:
         raise InputError(f"{path}: the graph is empty: it has no nodes or no outputs; export it again")
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    return _inlined(path, model) if model.functions else model
+
+
+def _inlined(path: Path, model: Any) -> Any:
+    try:
+        return inline_local_functions(model)
+    except (DecodeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: its functions cannot be inlined: {first_line(error)}") from None
 
 
 def _check_text(path: Path, names: Iterable[Any]) -> None:

@@ -47,6 +47,7 @@ def resolve(inputs: Sequence[Any], batch: int | None, dims: Mapping[str, int], s
         if size is not None and size < 1:
             raise InputError(f"size of '{name}' is {size}; it has to be at least 1")
     axes = {value.name: _axes(value) for value in inputs}
+    _check_names(dims, axes)
     batches = {own[0] for own in axes.values() if own and isinstance(own[0], str)}
     fixed = next((own[0] for own in axes.values() if own), 1)
     baked = fixed if isinstance(fixed, int) and not batches and batch not in {None, fixed} else None
@@ -56,9 +57,15 @@ def resolve(inputs: Sequence[Any], batch: int | None, dims: Mapping[str, int], s
         symbols |= {s: sequence for s in _sequence_symbols(inputs, axes) if s not in symbols}
     tensors = {v.name: _tensor(v, axes[v.name], symbols, batch if baked else None, baked) for v in inputs}
     tokens = next((t.shape[1] for t in tensors.values() if t.dtype in _INTEGERS and len(t.shape) == 2), None)
-    _check_all_used(dims, sequence, symbols, axes, tokens)
-    first = next((t.shape[0] for t in tensors.values() if t.shape), 1)
-    return Sizes(tensors, symbols, first, baked, tokens)
+    if sequence is not None and sequence not in symbols.values() and sequence != tokens:
+        fixed = "has no token ids" if tokens is None else f"fixes the sequence at {tokens}"
+        raise InputError(
+            f"sequence length {sequence} was given, but the file {fixed}; export that axis as dynamic"
+        )
+    samples = [
+        t.shape[0] for name, t in tensors.items() if t.shape and (axes[name][0] in batches or not batches)
+    ]
+    return Sizes(tensors, symbols, samples[0] if samples else 1, baked, tokens)
 
 
 def _axes(value: Any) -> list[int | str]:
@@ -68,6 +75,8 @@ def _axes(value: Any) -> list[int | str]:
         raise InputError(
             f"input '{value.name}' is not a tensor with a known number of axes; export it with shapes"
         )
+    if not all(isinstance(axis.dim_param, str) for axis in kind.shape.dim):
+        raise InputError(f"input '{value.name}': damaged: an axis name is not text; export it again")
     return [
         a.dim_value if a.HasField("dim_value") and a.dim_value >= 0 else a.dim_param or f"{value.name}[{i}]"
         for i, a in enumerate(kind.shape.dim)
@@ -109,20 +118,9 @@ def _advice(place: int) -> str:
     return "give --seq-len if it is the sequence, a size by name in dims, or export it with a fixed size"
 
 
-def _check_all_used(
-    dims: Mapping[str, int],
-    sequence: int | None,
-    symbols: Mapping[str, int],
-    axes: Mapping[str, list[int | str]],
-    tokens: int | None,
-) -> None:
-    known = sorted({a for own in axes.values() for a in own if isinstance(a, str)})
+def _check_names(dims: Mapping[str, int], axes: Mapping[str, list[int | str]]) -> None:
+    known = sorted({axis for own in axes.values() for axis in own if isinstance(axis, str)})
     for name in dims:
-        if name not in symbols:
+        if name not in known:
             near, listed = did_you_mean(name, known), ", ".join(known) or "none"
             raise InputError(f"no input has an axis '{name}'{near}; symbolic axes: {listed}")
-    if sequence is not None and sequence not in symbols.values() and sequence != tokens:
-        fixed = "has no token ids" if tokens is None else f"fixes the sequence at {tokens}"
-        raise InputError(
-            f"sequence length {sequence} was given, but the file {fixed}; export that axis as dynamic"
-        )

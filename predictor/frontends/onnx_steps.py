@@ -1,8 +1,4 @@
-"""From ONNX nodes to operators: what a node spells in pieces and a runtime runs as one.
-
-Two pieces are joined, as PyTorch's own operators are: a product with the bias added to it, and attention
-written as product, mask, softmax, product. The rest is one operator per node.
-"""
+"""From ONNX nodes to operators, one for each; a product and the bias added to it are one, as in PyTorch."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -62,6 +58,7 @@ def live(steps: list[Step], outputs: Collection[str]) -> list[Step]:
 
 
 def uses_of(steps: list[Step], outputs: Collection[str]) -> Counter[str]:
+    """How often every tensor is read, as a result of the graph once more."""
     return Counter([name for step in steps for name in step.inputs] + list(outputs))
 
 

@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,29 +208,22 @@ def _transposed_copies(
 
 def _is_transposed(name: str, other: str, file: OnnxFile) -> bool:
     """Compares one row with one column; False where the contents are not at hand."""
-    tensor, table, base = file.sources[name], file.sources[other], file.path.parent
+    tensor, table = file.sources[name], file.sources[other]
     if list(tensor.dims) != list(table.dims)[::-1]:
         return False
-    column, row = _matrix(tensor, base), _matrix(table, base)
+    column, row = _matrix(tensor, file), _matrix(table, file)
     return column is not None and row is not None and np.array_equal(column[:, 0], row[0])
 
 
-def _matrix(tensor: Any, base: Path) -> Any:
+def _matrix(tensor: Any, file: OnnxFile) -> Any:
     """The raw bits of a stored matrix without copying it; None when they are not at hand."""
-    item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    bits = np.dtype(f"u{item}")
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return _mapped(tensor, base, bits)
-    if len(tensor.raw_data) == prod(tensor.dims) * item:
-        return np.frombuffer(tensor.raw_data, bits).reshape(tuple(tensor.dims))
-    return None
-
-
-def _mapped(tensor: Any, base: Path, bits: Any) -> Any:
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    path = (base / place.get("location", "")).resolve()
-    offset = int(place.get("offset", 0))
+    bits = np.dtype(f"u{helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize}")
     size = prod(tensor.dims) * bits.itemsize
-    if not (path.is_relative_to(base.resolve()) and path.is_file() and path.stat().st_size >= offset + size):
+    if tensor.data_location == TensorProto.EXTERNAL:
+        place = file.place_of(tensor)
+        if place is None or place[0].stat().st_size < place[1] + size:
+            return None
+        return np.memmap(place[0], bits, "r", place[1], tuple(tensor.dims))
+    if len(tensor.raw_data) != size:
         return None
-    return np.memmap(path, bits, "r", offset, tuple(tensor.dims))
+    return np.frombuffer(tensor.raw_data, bits).reshape(tuple(tensor.dims))

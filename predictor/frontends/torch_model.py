@@ -68,7 +68,10 @@ def read_module(loaded: Loaded, options: ReadOptions, mode: FakeTensorMode) -> G
     dtype = _CAST.get(options.precision)
     convert(module, mode, dtype, options.channels_last)
     with mode:
-        arguments = _arguments(loaded, options, dtype)
+        try:
+            arguments = _arguments(loaded, options, dtype)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise InputError(f"{loaded.source}: its inputs cannot be made: {_first_line(error)}") from None
     batch, tokens = _sizes_of(arguments)
     try:
         recorder, gradients, buffers_byte, input_byte = record_step(

@@ -59,7 +59,7 @@ def _file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except PredictorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
@@ -84,7 +84,7 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise InputError(f"package '{name}' cannot be imported: {error}; is it installed here?") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"importing '{name}' failed: {type(error).__name__}: {error}") from error
 
 
@@ -101,7 +101,7 @@ def _from_factory(
         module = build(factory, mode)
     except PredictorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         code = getattr(factory, "__code__", None)
         where = _where(error, Path(code.co_filename)) if code else ""
         raise InputError(f"{source} failed: {where}{type(error).__name__}: {error}") from error
@@ -126,7 +126,7 @@ def _call_inputs(
     try:
         with mode:
             return example_inputs(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{source}: example_inputs failed: {type(error).__name__}: {error}") from error
 
 

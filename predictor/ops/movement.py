@@ -7,7 +7,7 @@ _VIEWS = (
     "view _unsafe_view expand permute transpose t unsqueeze squeeze slice select split split_with_sizes "
     "unbind detach alias as_strided diagonal unfold view_as_real view_as_complex _reshape_alias lift_fresh "
     "movedim narrow expand_as reshape chunk swapaxes _conj _neg_view lift_fresh_copy "
-    "detach_ unsqueeze_ squeeze_ transpose_ t_ resolve_conj resolve_neg"
+    "as_strided_ detach_ unsqueeze_ squeeze_ transpose_ t_ resolve_conj resolve_neg"
 ).split()
 _ALLOCATIONS = (
     "empty empty_strided empty_like new_empty new_empty_strided empty_permuted scalar_tensor "

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from predictor.answer import Estimate
 from predictor.errors import InputError, did_you_mean
 from predictor.report.as_json import check_finite, comparison_json, estimate_json
-from predictor.report.comparison import comparison
-from predictor.report.content import report
+from predictor.report.comparison import comparison_of
+from predictor.report.content import report_of
 
 FORMATS = ("table", "json", "markdown", "html")
 
@@ -23,14 +23,14 @@ def render(answer: Estimate, form: str, *, color: bool = False, width: int | Non
     if form == "markdown":
         from predictor.report.markdown import render_report as draw_markdown
 
-        return draw_markdown(report(answer))
+        return draw_markdown(report_of(answer))
     if form == "html":
         from predictor.report.html import render_report as draw_html
 
         return draw_html(answer)
     from predictor.report.terminal import render_report as draw_terminal
 
-    return draw_terminal(report(answer), color, width)
+    return draw_terminal(report_of(answer), color, width)
 
 
 def render_comparison(
@@ -50,14 +50,14 @@ def render_comparison(
     if form == "markdown":
         from predictor.report.markdown import render_comparison as draw_markdown
 
-        return draw_markdown(comparison(answers))
+        return draw_markdown(comparison_of(answers))
     if form == "html":
         from predictor.report.html import render_comparison as draw_html
 
         return draw_html(answers)
     from predictor.report.terminal import render_comparison as draw_terminal
 
-    return draw_terminal(comparison(answers), color, width)
+    return draw_terminal(comparison_of(answers), color, width)
 
 
 def _check_form(form: str) -> None:

@@ -8,18 +8,10 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
-from predictor.answer import Estimate, Range
+from predictor.answer import Estimate, LedgerEntry, Range
 from predictor.report import format as fmt
-from predictor.report.content import (
-    TOP_ASSUMPTIONS,
-    Assumption,
-    Line,
-    assumption,
-    division,
-    largest_first,
-    machine,
-    question,
-)
+from predictor.report.content import TOP_ASSUMPTIONS, Assumption, Line, assumption, largest_first
+from predictor.report.question import circumstances, division, machine, sentence, subject
 
 Candidate = tuple[str, Estimate]
 
@@ -102,12 +94,12 @@ def _one_line(message: str) -> str:
     return fmt.plain("; ".join(message.splitlines()))
 
 
-def comparison(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
+def comparison_of(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
     """The comparison of the answers, in the order given."""
     priced, refused = split(answers)
     return Comparison(
         title=f"Comparison of {len(answers)} candidates",
-        question=_question(priced, len(answers)),
+        question=_question(priced),
         findings=_findings(priced),
         grids=_grids(priced),
         remarks=_remarks(priced),
@@ -117,13 +109,15 @@ def comparison(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
     )
 
 
-def _question(priced: Sequence[Candidate], total: int) -> str:
+def _question(priced: Sequence[Candidate]) -> str:
     """What is the same in all candidates, in one sentence."""
-    asked = {question(answer) for _, answer in priced}
-    if len(asked) == 1:
-        return f"{total} candidates: {asked.pop()}"
-    names = sorted({fmt.plain(answer.model.name) for _, answer in priced})
-    return f"{total} candidates" + (f" for {fmt.listed(names, 3)}." if names else ", none of them priced.")
+    if not priced:
+        return "No candidate could be priced."
+    answers = [answer for _, answer in priced]
+    about = list(dict.fromkeys(subject(answer) for answer in answers))
+    where = {machine(answer) for answer in answers}
+    words = [w for w in circumstances(answers[0]) if all(w in circumstances(other) for other in answers)]
+    return sentence(fmt.listed(about, 3, "; "), where.pop() if len(where) == 1 else "", words)
 
 
 def fitting(priced: Sequence[Candidate]) -> list[Candidate]:
@@ -139,17 +133,27 @@ def ranked(figure: Figure, priced: Sequence[Candidate]) -> list[tuple[str, Range
     return sorted(known, key=lambda pair: sign * pair[1].mid)
 
 
+def groups(figure: Figure, priced: Sequence[Candidate]) -> list[tuple[list[str], Range]]:
+    """Candidates that read the same are one group, best first."""
+    found: dict[str, tuple[list[str], Range]] = {}
+    for label, value in ranked(figure, priced):
+        found.setdefault(fmt.quantity(value.mid, figure.ladder), ([], value))[0].append(label)
+    return list(found.values())
+
+
 def _findings(priced: Sequence[Candidate]) -> tuple[Line, ...]:
-    figures = [f for f in (*STEP_FIGURES, *RUN_FIGURES) if f.best]
+    """The best and the next of each figure in which the candidates differ."""
     lines = []
-    for figure in figures:
-        order = ranked(figure, priced)
+    for figure in (*STEP_FIGURES, *RUN_FIGURES):
+        order = groups(figure, priced) if figure.best else []
         if len(order) > 1:
-            (label, best), (next_label, following) = order[:2]
-            first = f"{label}: {fmt.ranged(best, figure.ladder, figure.unit)}"
-            second = f"next {next_label}: {fmt.ranged(following, figure.ladder, figure.unit)}"
-            lines.append(Line(figure.best, first, second))
+            first, second = (_finding(figure, labels, value) for labels, value in order[:2])
+            lines.append(Line(figure.best, first, f"next {second}"))
     return tuple(lines)
+
+
+def _finding(figure: Figure, labels: list[str], value: Range) -> str:
+    return f"{_several(labels)}: {fmt.ranged(value, figure.ladder, figure.unit)}"
 
 
 def _grids(priced: Sequence[Candidate]) -> tuple[Grid, ...]:
@@ -166,11 +170,27 @@ def _grids(priced: Sequence[Candidate]) -> tuple[Grid, ...]:
 
 
 def _grid(name: str, figures: Sequence[Figure], priced: Sequence[Candidate]) -> Grid:
-    columns = [_column(figure, priced) for figure in figures]
+    """A table in which figures of one ladder have one unit, that of the first one's middle candidate."""
+    found = {figure.key: [figure.pick(answer) for _, answer in priced] for figure in figures}
+    columns = []
+    for figure in figures:
+        alike = [found[other.key] for other in figures if other.ladder is figure.ladder]
+        leading = next((ranges for ranges in alike if any(ranges)), [])
+        mids = [value.mid for value in leading if value]
+        columns.append(_column(figure, found[figure.key], mids))
     rows = tuple(
         (label, tuple(cells[index] for _, cells in columns)) for index, (label, _) in enumerate(priced)
     )
     return Grid(name, tuple(head for head, _ in columns), rows)
+
+
+def _column(figure: Figure, found: Sequence[Range | None], mids: Sequence[float]) -> tuple[str, list[str]]:
+    """Heading with the column's unit, and its cells."""
+    if not any(found):
+        return figure.name, [figure.missing] * len(found)
+    rung = fmt.rung_for(median_low(mids), figure.ladder)
+    head = f"{figure.name} [{rung.unit}]" if rung.unit else figure.name
+    return head, [figure.missing if value is None else fmt.in_rung(value, rung) for value in found]
 
 
 _FITS = {True: "yes", False: "no", None: fmt.UNKNOWN}
@@ -182,17 +202,6 @@ def _with_fit(grid: Grid, priced: Sequence[Candidate]) -> Grid:
         for (label, cells), (_, answer) in zip(grid.rows, priced, strict=True)
     )
     return Grid(grid.name, (*grid.columns, "fits"), rows)
-
-
-def _column(figure: Figure, priced: Sequence[Candidate]) -> tuple[str, list[str]]:
-    """Heading with the column's unit, and its cells."""
-    found = [figure.pick(answer) for _, answer in priced]
-    mids = [value.mid for value in found if value is not None]
-    if not mids:
-        return figure.name, [figure.missing] * len(found)
-    rung = fmt.rung_for(median_low(mids), figure.ladder)
-    head = f"{figure.name} [{rung.unit}]" if rung.unit else figure.name
-    return head, [figure.missing if value is None else fmt.in_rung(value, rung) for value in found]
 
 
 def _remarks(priced: Sequence[Candidate]) -> tuple[str, ...]:
@@ -212,32 +221,40 @@ def _several(labels: list[str]) -> str:
 
 
 def _shared_assumptions(priced: Sequence[Candidate]) -> tuple[Assumption, ...]:
-    """The largest assumptions of any candidate, each with the candidates it is about."""
-    about: dict[tuple[str, str], list[str]] = {}
+    """The largest assumption of each of the largest topics, with the candidates it is about."""
     entries = largest_first([entry for _, answer in priced for entry in answer.ledger])
-    for label, answer in priced:
-        for entry in answer.ledger:
-            about.setdefault((entry.topic, entry.text), []).append(label)
-    chosen: dict[tuple[str, str], Assumption] = {}
-    for entry in entries:
-        key = (entry.topic, entry.text)
-        if key not in chosen and len(chosen) < TOP_ASSUMPTIONS:
-            words = assumption(entry)
-            who = "" if len(about[key]) == len(priced) else f"{_several(about[key])}: "
-            chosen[key] = Assumption(words.topic, who + words.text, words.touches, words.advice)
-    return tuple(chosen.values())
+    first = {entry.topic: entry for entry in reversed(entries)}
+    topics = list(dict.fromkeys(entry.topic for entry in entries))[:TOP_ASSUMPTIONS]
+    return tuple(_about(first[topic], priced) for topic in topics)
+
+
+def _about(entry: LedgerEntry, priced: Sequence[Candidate]) -> Assumption:
+    """One assumption, the candidates that share it, and those that have another of its topic."""
+    same = [label for label, answer in priced if any(e.text == entry.text for e in answer.ledger)]
+    alike = [
+        label
+        for label, answer in priced
+        if label not in same and any(e.topic == entry.topic for e in answer.ledger)
+    ]
+    words = assumption(entry)
+    who = "" if len(same) == len(priced) else f"{_several(same)}: "
+    others = f"; alike for {_several(alike)}" if alike else ""
+    return Assumption(words.topic, who + words.text + others, words.touches, words.advice)
 
 
 def _reproduce(priced: Sequence[Candidate]) -> tuple[Line, ...]:
-    """Version and data once, then what was asked for each candidate."""
+    """What is the same for all once, then what was asked for each candidate."""
     made = [answer.provenance for _, answer in priced]
+    commands = sorted({fmt.plain(p.command) for p in made if p.command})
+    shared = [Line("command", commands[0])] if len(commands) == 1 else []
     lines = [
+        *shared,
         Line("predictor", fmt.listed(sorted({fmt.plain(p.version) for p in made})) or fmt.UNKNOWN),
         Line("data of", fmt.listed(sorted({fmt.plain(p.data_date) for p in made})) or fmt.UNKNOWN),
     ]
     for label, answer in priced:
         words = "; ".join([machine(answer), *division(answer.plan)])
-        command = fmt.plain(answer.provenance.command)
-        note = f"input hash {fmt.plain(answer.provenance.input_hash)}" + (f"; {command}" if command else "")
+        own = "" if shared else fmt.plain(answer.provenance.command)
+        note = f"hash {fmt.plain(answer.provenance.input_hash)}" + (f"; {own}" if own else "")
         lines.append(Line(label, words, note))
     return tuple(lines)

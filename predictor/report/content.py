@@ -5,8 +5,9 @@ Every format for people shows these same strings, so none of them can round or o
 
 from dataclasses import dataclass
 
-from predictor.answer import BreakdownRow, Estimate, LedgerEntry, PlanPart, Range, RunPart, StepPart
+from predictor.answer import BreakdownRow, Estimate, LedgerEntry, Range, RunPart, StepPart
 from predictor.report import format as fmt
+from predictor.report.question import question, title
 
 TOP_ROWS = 8
 TOP_ASSUMPTIONS = 3
@@ -70,7 +71,7 @@ class Report:
         return self.assumptions[TOP_ASSUMPTIONS:]
 
 
-def report(answer: Estimate) -> Report:
+def report_of(answer: Estimate) -> Report:
     """The report of one answer."""
     return Report(
         title=title(answer),
@@ -85,66 +86,6 @@ def report(answer: Estimate) -> Report:
     )
 
 
-def title(answer: Estimate) -> str:
-    """A few words that name the report."""
-    return f"{fmt.plain(answer.model.name)} on {machine(answer)}"
-
-
-def question(answer: Estimate) -> str:
-    """The whole question in one sentence."""
-    plan = answer.plan
-    verb = "Training" if plan.mode == "train" else "Running"
-    optimizer = [plan.optimizer] if plan.mode == "train" else []
-    layout = [] if plan.memory_format == "contiguous" else [plan.memory_format]
-    words = [*division(plan), _batch(plan), plan.precision, *layout, *optimizer, f"stack {answer.stack.id}"]
-    return fmt.plain(f"{verb} {_model(answer)} on {machine(answer)}: {', '.join(words)}.")
-
-
-def machine(answer: Estimate) -> str:
-    """The machine in words."""
-    part = answer.machine
-    nodes = f" in {part.nodes:,} nodes" if part.nodes > 1 else ""
-    return fmt.plain(f"{part.count:,} x {part.accelerator}{nodes}")
-
-
-def _model(answer: Estimate) -> str:
-    part = answer.model
-    words = [f"{fmt.count(part.parameters)} parameters"]
-    if part.trainable_parameters != part.parameters:
-        words.append(f"{fmt.count(part.trainable_parameters)} trainable")
-    if part.source and part.source != part.name:
-        words.append(part.source)
-    return f"{part.name} ({', '.join(words)})"
-
-
-def division(plan: PlanPart) -> list[str]:
-    """How the work is divided, leaving out what is not."""
-    words = []
-    for size, name in (
-        (plan.dp, "data"),
-        (plan.tp, "tensor"),
-        (plan.pp, "pipeline"),
-        (plan.cp, "context"),
-        (plan.ep, "expert"),
-    ):
-        if size > 1:
-            words.append(f"{name} parallel {size:,}")
-    if plan.zero:
-        words.append(f"ZeRO {plan.zero}")
-    if plan.recompute != "none":
-        words.append(f"{plan.recompute} recompute")
-    return words
-
-
-def _batch(plan: PlanPart) -> str:
-    parts = []
-    if plan.micro_batch != plan.batch_size:
-        parts.append(f"micro-batch {plan.micro_batch:,}")
-    if plan.accumulation > 1:
-        parts.append(f"{plan.accumulation:,} accumulated")
-    return f"batch {plan.batch_size:,}" + (f" ({', '.join(parts)})" if parts else "")
-
-
 def _warnings(answer: Estimate) -> tuple[str, ...]:
     if answer.step.fits is False:
         return ("It does not fit in memory; every other figure is for the case that it did.",)
@@ -154,7 +95,7 @@ def _warnings(answer: Estimate) -> tuple[str, ...]:
 FITS = {True: "fits", False: "does not fit", None: "capacity unknown"}
 
 
-def speed(step: StepPart) -> tuple[Range, str]:
+def _speed(step: StepPart) -> tuple[Range, str]:
     """Tokens per second where the model has tokens, else samples."""
     if step.tokens_per_s is not None:
         return step.tokens_per_s, "tokens/s"
@@ -164,7 +105,7 @@ def speed(step: StepPart) -> tuple[Range, str]:
 def _step_lines(answer: Estimate) -> tuple[Line, ...]:
     step = answer.step
     name = "step time" if answer.plan.mode == "train" else "batch time"
-    rate, unit = speed(step)
+    rate, unit = _speed(step)
     rate_note = fmt.ranged(step.samples_per_s, fmt.PLAIN, "samples/s") if unit == "tokens/s" else ""
     return (
         Line(name, fmt.ranged(step.time_s, fmt.SECONDS), _work(answer)),
@@ -237,9 +178,10 @@ def _energy(run: RunPart) -> Line:
     energy = run.energy_kwh
     if energy is None:
         return Line("energy", fmt.UNKNOWN, "the accelerator's power is not known")
+    unit = (fmt.rung_for(energy.facility.mid, fmt.KWH),)
     note = (
-        f"facility; nodes {fmt.ranged(energy.nodes, fmt.KWH)}, "
-        f"accelerators {fmt.ranged(energy.accelerators, fmt.KWH)}"
+        f"facility; nodes {fmt.ranged(energy.nodes, unit)}, "
+        f"accelerators {fmt.ranged(energy.accelerators, unit)}"
     )
     return Line("energy", fmt.ranged(energy.facility, fmt.KWH), note)
 
@@ -248,10 +190,11 @@ def _carbon(run: RunPart) -> Line:
     carbon = run.carbon_kgco2e
     if carbon is None:
         return Line("carbon (CO2e)", fmt.UNKNOWN, "follows from energy, which is not known")
+    unit = (fmt.rung_for(carbon.total.mid, fmt.KG),)
     note = (
-        f"location-based electricity {fmt.ranged(carbon.operational.location, fmt.KG)}, "
-        f"hardware {maybe(carbon.embodied, fmt.KG)}; "
-        f"market-based electricity {maybe(carbon.operational.market, fmt.KG)}"
+        f"location-based electricity {fmt.ranged(carbon.operational.location, unit)}, "
+        f"hardware {maybe(carbon.embodied, unit)}; "
+        f"market-based electricity {maybe(carbon.operational.market, unit)}"
     )
     return Line("carbon (CO2e)", fmt.ranged(carbon.total, fmt.KG), note)
 

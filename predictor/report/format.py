@@ -158,12 +158,12 @@ def _scaled(value: int, names: Sequence[str], separator: str) -> str:
 
 
 def count(value: int) -> str:
-    """An exact count: whole below a hundred thousand, else three digits.
+    """An exact count: whole below a million, else three digits.
 
-    >>> count(10000), count(25_557_032), count(8_030_261_248)
-    ('10,000', '25.6 million', '8.03 billion')
+    >>> count(122_071), count(25_557_032), count(8_030_261_248)
+    ('122,071', '25.6 million', '8.03 billion')
     """
-    if abs(value) < 100 * KILO:
+    if abs(value) < MEGA:
         return f"{value:,}"
     return _scaled(value, ("", "thousand", "million", "billion", "trillion"), " ")
 
@@ -230,3 +230,15 @@ def clipped(text: str, most: int) -> str:
         return text
     cut = text[: most + 1].rpartition(" ")[0] or text[:most]
     return cut.rstrip(",;: ") + " ..."
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, cut in the middle: both ends tell names apart.
+
+    >>> shortened("nvidia-h100-sxm5-80gb", 13)
+    'nvidi...-80gb'
+    """
+    if len(text) <= most:
+        return text
+    kept = most - 3
+    return text[: kept - kept // 2] + "..." + text[-(kept // 2) :]

@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from predictor.answer import Estimate
-from predictor.report.comparison import comparison, split
-from predictor.report.content import report
+from predictor.report.comparison import comparison_of, split
+from predictor.report.content import report_of
 from predictor.report.plots import Plot, breakdown_plot, comparison_plots, ranges_plot
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,14 +45,14 @@ def whole(text: str) -> Markup:
 def render_report(answer: Estimate) -> str:
     """One answer."""
     plots = [plot for plot in (ranges_plot(answer), breakdown_plot(answer)) if plot is not None]
-    return environment().get_template("estimate.html").render(report=report(answer), plots=_safe(plots))
+    return environment().get_template("estimate.html").render(report=report_of(answer), plots=_safe(plots))
 
 
 def render_comparison(answers: Sequence[tuple[str, Estimate | str]]) -> str:
     """Several answers side by side."""
     plots = comparison_plots(split(answers)[0])
     page = environment().get_template("comparison.html")
-    return page.render(report=comparison(answers), plots=_safe(plots))
+    return page.render(report=comparison_of(answers), plots=_safe(plots))
 
 
 def _safe(plots: Sequence[Plot]) -> list[tuple[str, Markup, str]]:

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from predictor.answer import BreakdownRow, Estimate, Range
 from predictor.report import format as fmt
-from predictor.report.comparison import RUN_FIGURES, STEP_FIGURES, Candidate, Figure, ranked
+from predictor.report.comparison import RUN_FIGURES, STEP_FIGURES, Candidate, Figure, groups, ranked
 
 # Okabe and Ito's palette, safe for every common colour blindness, without its yellow and black
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -28,12 +28,14 @@ _PHASES = {
     "recompute": PURPLE,
     "optimizer": GREEN,
     "step": VERMILION,
+    "other": SKY,
 }
-_OTHER_PHASE = SKY
 _TOP_KINDS = 7
 _TIGHT = {"handlelength": 1.0, "handletextpad": 0.4, "columnspacing": 0.9}
-_LONGEST_LABEL = 22
+_MOST_BARS = 20
+_LONGEST_LABEL = 24
 _WIDTH_INCH = 4.6
+_LABEL = "@label@"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "predictor",
@@ -79,12 +81,10 @@ def breakdown_plot(answer: Estimate) -> Plot | None:
     with _ONE_AT_A_TIME, mpl.rc_context(_STYLE):
         figure, axes = _blank(len(kinds))
         phases = [phase for phase in _PHASES if any(phase in found for _, found in kinds)]
-        phases += sorted({phase for _, found in kinds for phase in found} - set(_PHASES))
         for phase in phases:
             left = [_before(found, phases, phase) / rung.size for _, found in kinds]
             width = [found.get(phase, 0.0) / rung.size for _, found in kinds]
-            color = _PHASES.get(phase, _OTHER_PHASE)
-            axes.barh(range(len(kinds)), width, left=left, height=0.7, color=color, label=fmt.plain(phase))
+            axes.barh(range(len(kinds)), width, left=left, height=0.7, color=_PHASES[phase], label=phase)
         _name_rows(axes, [kind for kind, _ in kinds])
         axes.set_xlabel(f"time in one step [{rung.unit}]")
         figure.legend(frameon=False, loc="outside lower center", ncols=len(phases), fontsize=9.5, **_TIGHT)
@@ -95,8 +95,8 @@ def _by_kind(rows: Sequence[BreakdownRow]) -> list[tuple[str, dict[str, float]]]
     """Seconds by phase for the longest kinds, the rest together as "other"."""
     kinds: dict[str, dict[str, float]] = {}
     for row in rows:
-        phases = kinds.setdefault(row.kind, {})
-        phases[row.phase] = phases.get(row.phase, 0.0) + row.time_s
+        phases, phase = kinds.setdefault(row.kind, {}), row.phase if row.phase in _PHASES else "other"
+        phases[phase] = phases.get(phase, 0.0) + row.time_s
     ordered = sorted(kinds.items(), key=lambda item: -sum(item[1].values()))
     top, rest = ordered[:_TOP_KINDS], ordered[_TOP_KINDS:]
     if not rest:
@@ -115,7 +115,7 @@ def _before(found: dict[str, float], phases: Sequence[str], phase: str) -> float
 def ranges_plot(answer: Estimate) -> Plot | None:
     """Low, middle and high of the main quantities, relative to the middle."""
     found = [(figure.name, figure.pick(answer), figure.ladder) for figure in (STEP_FIGURES[0], *RUN_FIGURES)]
-    named = [(name, r, fmt.quantity(r.mid, ladder)) for name, r, ladder in found if r and r.low > 0]
+    named = [(name, r, fmt.quantity(r.mid, ladder)) for name, r, ladder in found if r and 0 < r.low < r.high]
     if not named:
         return None
     widest, r, _ = max(named, key=lambda item: item[1].high / item[1].low)
@@ -157,11 +157,12 @@ def comparison_plots(priced: Sequence[Candidate]) -> list[Plot]:
 
 def _bars(figure: Figure, priced: Sequence[Candidate], index: int) -> Plot | None:
     order = ranked(figure, priced)
-    if len(order) < 2:
+    if len(groups(figure, priced)) < 2:
         return None
     rung = fmt.rung_for(max(found.mid for _, found in order), figure.ladder)
     unit = " ".join(part for part in (rung.unit, figure.unit) if part)
-    label, best = order[0]
+    (label, best), total = order[0], len(order)
+    order = order[:_MOST_BARS]
     title = f"{figure.best.capitalize()}: {label}, {fmt.ranged(best, figure.ladder, figure.unit)}"
     with _ONE_AT_A_TIME, mpl.rc_context(_STYLE):
         canvas, axes = _blank(len(order))
@@ -172,7 +173,7 @@ def _bars(figure: Figure, priced: Sequence[Candidate], index: int) -> Plot | Non
             range(len(order)),
             xerr=_whiskers([found for _, found in order], rung.size),
             fmt="none",
-            ecolor=BLUE,
+            ecolor=_INK,
             elinewidth=2,
             capsize=3,
         )
@@ -182,13 +183,15 @@ def _bars(figure: Figure, priced: Sequence[Candidate], index: int) -> Plot | Non
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         name = figure.name if figure.name != figure.unit else "speed"
         axes.set_xlabel(f"{name} [{unit}]")
-        return Plot(
-            title, _svg(canvas, f"compare{index}", title), "bar: middle value; line: 5th to 95th percentile"
-        )
+        svg = _svg(canvas, f"compare{index}", title)
+        cut = f"; the best {_MOST_BARS} of {total}" if total > _MOST_BARS else ""
+        return Plot(title, svg, f"bar: middle value; line: 5th to 95th percentile{cut}")
 
 
 def _whiskers(found: Sequence[Range], size: float) -> list[list[float]]:
-    return [[(r.mid - r.low) / size for r in found], [(r.high - r.mid) / size for r in found]]
+    below = [max(r.mid - r.low, 0.0) / size for r in found]
+    above = [max(r.high - r.mid, 0.0) / size for r in found]
+    return [below, above]
 
 
 def _blank(rows: int, per_row: float = 0.32) -> tuple[Canvas, Any]:
@@ -201,7 +204,7 @@ def _blank(rows: int, per_row: float = 0.32) -> tuple[Canvas, Any]:
 
 
 def _name_rows(axes: Any, names: Sequence[str], longest: int = _LONGEST_LABEL) -> None:
-    labels = [fmt.clipped(fmt.plain(name), longest) for name in names]
+    labels = [fmt.shortened(fmt.plain(name), longest) for name in names]
     axes.set_yticks(range(len(names)), [_drawable(label) for label in labels], parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
 
@@ -223,9 +226,6 @@ def _svg(figure: Canvas, name: str, title: str) -> str:
     opening = rf'<svg viewBox="\1" role="img" aria-label="{_LABEL}">'
     text = re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', opening, text)
     return text.replace(_LABEL, _attribute(title)).replace(_INK, "currentColor").strip()
-
-
-_LABEL = "@label@"
 
 
 def _attribute(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Literal
 
 from rich.cells import cell_len
@@ -104,17 +105,20 @@ def _table(widths: Sequence[int], right: Sequence[bool], header: Sequence[str] =
 
 
 def _lines(lines: Sequence[Line], width: int) -> RenderableType:
-    """Name, value and note in three columns; two where no line has a note."""
+    """Name, value and note in three columns; a line without a note has the width for its value."""
     name = min(max(_NAME_WIDTH, *(cell_len(line.name) for line in lines)), _LABEL_WIDTH)
+    noted = [cell_len(line.value) for line in lines if line.note]
+    value = min(max(noted, default=0), _VALUE_WIDTH)
     left = width - _INDENT - name - _GAP
-    noted = any(line.note for line in lines)
-    value = min(max(cell_len(line.value) for line in lines), _VALUE_WIDTH) if noted else left
-    widths = [name, value, left - value - _GAP][: 3 if noted else 2]
-    table = _table(widths, [False] * len(widths))
-    for line in lines:
-        notes = [Text(line.note, style="dim")] if noted else []
-        table.add_row(Text(line.name), _marked(line.value), *notes)
-    return _indented(table)
+    tables = []
+    for has_note, group in groupby(lines, lambda line: bool(line.note)):
+        widths = [name, value, left - value - _GAP] if has_note else [name, left]
+        table = _table(widths, [False] * len(widths))
+        for line in group:
+            cells = [Text(line.name), _marked(line.value), Text(line.note, style="dim")]
+            table.add_row(*cells[: len(widths)])
+        tables.append(_indented(table))
+    return Group(*tables)
 
 
 def _marked(value: str) -> Text:
