@@ -64,10 +64,8 @@ def table(rows: list[dict[str, str]]) -> list[str]:
             continue
         ratios["channels-last" if "nhwc" in row["provenance"] else "contiguous"].append(result)
         print(f"{index + 1}/{len(rows)}", end="\r", file=sys.stderr)
-    lines = [
-        "| memory format | rows | median error | mean error | 90th percentile | bias | inside the 90 % range |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    names = ("memory format", "rows", "median error", "mean error", "90th percentile", "bias", "inside range")
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for name, found in ratios.items():
         ratio = np.array([r for r, _ in found])
         error = np.abs(ratio - 1)

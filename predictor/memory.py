@@ -42,18 +42,15 @@ def activation_byte(graph: Graph, recipe: Recipe, train: bool) -> int:
 
 def _without_events(graph: Graph, train: bool) -> int:
     """Training keeps what every operator wrote; inference keeps the two largest neighbours."""
-    written = [sum(t.byte for t in op.outputs) for op in graph.ops if op.name not in _FREE]
-    if not written:
-        return 0
+    known = {t.storage for op in graph.ops[:1] for t in op.inputs}
+    written = []
+    for op in graph.ops:
+        new = {t.storage: t.byte for t in op.outputs if t.storage not in known}
+        known |= set(new)
+        written.append(sum(new.values()))
     if train:
         return sum(written)
-    return max(a + b for a, b in zip(written, [*written[1:], 0], strict=True))
-
-
-_FREE = {
-    f"onnx.{name}"
-    for name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Constant")
-}
+    return max((a + b for a, b in zip(written, [*written[1:], 0], strict=True)), default=0)
 
 
 def _recomputed(activations: float, plan: Plan, work: Workload) -> float:

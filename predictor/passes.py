@@ -14,12 +14,20 @@ _FUSIBLE = {"elementwise", "copy", "norm", "norm-channels-last", "softmax", "red
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The kernels of one operator; ``priced`` is False when they were priced by bytes alone."""
+    """The kernels of one operator; ``priced`` is False when they were priced by bytes alone.
+
+    A step whose phase is not its operator's is that operator's gradient by rule.
+    """
 
     op: Op
     kernels: tuple[Kernel, ...]
     phase: str
     priced: bool = True
+
+    @property
+    def by_rule(self) -> bool:
+        """True for a gradient whose tensors were not recorded."""
+        return self.phase != self.op.phase
 
 
 def steps_of(graph: Graph, train: bool) -> tuple[Step, ...]:
@@ -54,13 +62,15 @@ def plain_attention(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 def _plain(step: Step) -> tuple[Kernel, ...]:
-    (fused,) = step.kernels
-    backward = step.op.name.endswith("backward")
-    q, k, v = step.op.inputs[1:4] if backward else step.op.inputs[:3]
+    """The plain kernels in the place of the fused one; gradient sums beside it stay."""
+    fused = next(kernel for kernel in step.kernels if kernel.kind == "attention")
+    others = tuple(kernel for kernel in step.kernels if kernel is not fused)
+    recorded_backward = step.op.name == "predictor.attention_backward"
+    q, k, v = step.op.inputs[1:4] if recorded_backward else step.op.inputs[:3]
     scores = q.elements // q.shape[-1] * k.shape[2]
     score_byte = scores * (q.byte // max(q.elements, 1))
     sides = (q.elements // (q.shape[-1] * q.shape[2]), q.shape[2], k.shape[2], q.shape[-1])
-    products = 4 if backward else 2
+    products = 4 if step.phase == BACKWARD else 2
     executed = products * scores * (q.shape[-1] + v.shape[-1])
     per_product = Work(
         matrix_flop=fused.work.matrix_flop // products,
@@ -71,7 +81,8 @@ def _plain(step: Step) -> tuple[Kernel, ...]:
     passes = Work(vector_flop=10 * scores, read_byte=2 * score_byte, write_byte=score_byte)
     softmax = Kernel("softmax", passes, fused.dtype)
     mask = Kernel("elementwise", replace(passes, read_byte=score_byte), fused.dtype)
-    return (*(Kernel("matmul", per_product, fused.dtype, sides) for _ in range(products)), mask, softmax)
+    matmuls = (Kernel("matmul", per_product, fused.dtype, sides) for _ in range(products))
+    return (*matmuls, mask, softmax, *others)
 
 
 def saved_scores_byte(steps: Sequence[Step]) -> int:
@@ -90,7 +101,7 @@ def fuse_elementwise(steps: Sequence[Step], graph: Graph) -> tuple[Step, ...]:
 
     Inside a run a tensor that was just made is not read again, and one that dies there is never
     written. Products, convolutions, attention, gathers and pools end a run, as does the change from
-    forward to backward.
+    forward to backward. Gradients by rule stay as they are: their tensors are not known.
     """
     dies = {event.storage: event.at for event in graph.events if event.byte < 0}
     place = {id(op): index for index, op in enumerate(graph.ops)}
@@ -99,7 +110,7 @@ def fuse_elementwise(steps: Sequence[Step], graph: Graph) -> tuple[Step, ...]:
     for step in steps:
         if not step.kernels:
             continue
-        joins = step.priced and all(kernel.kind in _FUSIBLE for kernel in step.kernels)
+        joins = step.priced and not step.by_rule and all(kernel.kind in _FUSIBLE for kernel in step.kernels)
         if run and not (joins and step.phase == run[0].phase):
             fused.append(_join(run, dies, place))
             run = []

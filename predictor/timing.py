@@ -97,9 +97,7 @@ def peak_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> float:
 
 def check_precision(recipe: Recipe, precision: str, accelerator: Accelerator, accepted: list[str]) -> None:
     """Raise InputError when the accelerator has no units for a precision."""
-    if recipe.compute in accelerator.peak_flop_per_s or (
-        accelerator.kind == "tpu" and recipe.compute == "tf32"
-    ):
+    if recipe.compute in accelerator.peak_flop_per_s:
         return
     raise InputError(
         f"{accelerator.id} has no {recipe.compute} peak, asked for by precision '{precision}'; "

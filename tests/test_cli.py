@@ -337,7 +337,10 @@ BAD = {
         ("zoo:gpt2", "--hardware", "8x h100", "--tp", "8"),
         "tp 8 does not divide 12 attention",
     ),
-    "huge batch": (("zoo:gpt2", "--hardware", "h100", "--batch-size", "9" * 20), "it must be less than or equal to 1000000000000"),
+    "huge batch": (
+        ("zoo:gpt2", "--hardware", "h100", "--batch-size", "9" * 20),
+        "it must be less than or equal to 1000000000000",
+    ),
     "PUE below one": (("zoo:gpt2", "--hardware", "h100", "--pue", "0.5"), "--pue is 0.5, it must be"),
     "bad input": (("zoo:gpt2", "--hardware", "h100", "--input", "ids:int64"), "write NAME:DTYPE[SIZES]"),
     "wrong shape": (("zoo:gpt2", "--hardware", "h100", "--input", "ids:int64[8]"), "zoo:gpt2: recording"),

@@ -42,7 +42,10 @@ def test_keys_are_the_fields_of_a_job(job_file):
         ("batch_size = '8'", "batch_size is '8', it must be a valid integer"),
         ("batch_size = 8.5", "batch_size is 8.5, it must be a valid integer"),
         ("batch_size = 0", "batch_size is 0, it must be greater than 0"),
-        ("seq_len = 1_000_000_000_000_000", "seq_len is 1000000000000000, it must be less than or equal to 1000000000000"),
+        (
+            "seq_len = 1_000_000_000_000_000",
+            "seq_len is 1000000000000000, it must be less than or equal to 1000000000000",
+        ),
         ("count = true", "count is true, it must not be true or false"),
         ("zero = false", "zero is false, it must not be true or false"),
         ("zero = 4", "zero is 4, accepted: 0, 1, 2, 3"),

@@ -1,12 +1,14 @@
 """Laws of the whole chain, on real models."""
 
 import dataclasses
+from functools import cache
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor import InputError, Job, estimate
+from predictor.frontends import ReadOptions, load_graph
 from predictor.pricing import price, read_model, resolve
 from predictor.profile import find_profile, list_profiles
 from predictor.stack import find_stack
@@ -245,7 +247,12 @@ def test_strict_refuses_operators_without_a_formula(gpt2):
         answer(graph, strict=True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cache
+def small_gpt2():
+    return load_graph("zoo:gpt2", ReadOptions(batch=2, seq_len=64))
+
+
+@settings(max_examples=25, deadline=None)
 @given(
     hardware=st.sampled_from(["h100", "a100-80gb", "rtx 3090", "mi300x", "tpu-v4", "gaudi2"]),
     precision=st.sampled_from(sorted(RECIPES)),
@@ -254,8 +261,9 @@ def test_strict_refuses_operators_without_a_formula(gpt2):
     recompute=st.sampled_from(["none", "selective", "full"]),
     optimizer=st.sampled_from(["sgd", "adamw", "lion", "none"]),
 )
-def test_every_combination_answers_or_refuses(gpt2, hardware, precision, nodes, zero, recompute, optimizer):
+def test_every_combination_answers_or_refuses(hardware, precision, nodes, zero, recompute, optimizer):
     fields = {"precision": precision, "zero": zero, "recompute": recompute, "optimizer": optimizer}
+    gpt2 = small_gpt2()
     job = {"hardware": hardware, "nodes": nodes, "steps": 100, **fields}
     if precision not in accepted_precisions(find_profile(hardware), RECIPES):
         with pytest.raises(InputError, match="peak"):

@@ -87,6 +87,8 @@ def _onnx(path: Path, options: ReadOptions) -> Graph:
             f"{path}: image_size has no effect; the file fixes the image, export it at another size"
         )
     graph = read_onnx(path, options.batch, dict(options.dims), options.seq_len)
+    if not options.train:
+        graph = forward_only(graph)
     half = _HALF.get(options.precision)
     return graph if half is None else in_half(graph, half, options.precision)
 
@@ -98,6 +100,17 @@ _HALF = {
     "amp-fp16": "float16",
     "amp-bf16": "bfloat16",
 }
+
+
+def forward_only(graph: Graph) -> Graph:
+    """A graph whose operators need no gradient, without what was said about gradients."""
+    ops = tuple(
+        replace(op, attrs={k: v for k, v in op.attrs.items() if k not in _GRADIENT}) for op in graph.ops
+    )
+    return replace(graph, ops=ops, notes=tuple(n for n in graph.notes if n[0] != "backward by rule"))
+
+
+_GRADIENT = {"backward", "needs_grad", "grad_sums"}
 
 
 def in_half(graph: Graph, half: str, precision: str) -> Graph:
