@@ -16,8 +16,9 @@ import sysconfig
 import time
 from pathlib import Path
 
+from page import replace_section
+
 RUNS = 5
-HERE = Path(__file__).resolve().parent
 LLAMA = "--hardware h100 --count 16384 --tp 8 --pp 16 --batch-size 2048 --micro-batch 1 --precision bf16"
 # command, most seconds, most GB (None: no limit)
 CASES = [
@@ -66,9 +67,7 @@ def main() -> None:
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"
     rows = table()
     if "--write" in sys.argv:
-        page = HERE / "README.md"
-        head, _, _ = page.read_text().partition("<!-- results -->")
-        page.write_text(f"{head}<!-- results -->\n\n{machine}\n\n" + "\n".join(rows) + "\n")
+        replace_section("results", f"{machine}\n\n" + "\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -108,6 +108,9 @@ class MemoryPart(_Part):
     allocated: Range = Field(description="bytes of live tensors")
     reserved: Range = Field(description="held by the allocator")
     device: Range = Field(description="as the driver reports, context included")
+    parts: dict[str, float] = Field(
+        default_factory=dict, description="named terms of the device's bytes at mid values; they add up to it"
+    )
 
 
 class StepPart(_Part):

@@ -7,12 +7,12 @@ import numpy as np
 
 from predictor.answer import BreakdownRow
 from predictor.energy import Watts
-from predictor.ir import FORWARD, OPTIMIZER
+from predictor.ir import OPTIMIZER
 from predictor.machine import Machine
 from predictor.parallel import Plan
 from predictor.power import ACTIVE_SHARE, BYTE_SHARE, FLOP_SHARE
 from predictor.timing import StepTime, columns
-from predictor.training import Recipe
+from predictor.training import Executed, Recipe
 from predictor.values import Array
 from predictor.workload import Row, Workload
 
@@ -27,7 +27,14 @@ class _Sum:
 
 
 def breakdown(
-    work: Workload, optimizer: Row, plan: Plan, machine: Machine, recipe: Recipe, time: StepTime, power: Watts
+    work: Workload,
+    done: list[Executed],
+    optimizer: Row,
+    plan: Plan,
+    machine: Machine,
+    recipe: Recipe,
+    time: StepTime,
+    power: Watts,
 ) -> list[BreakdownRow]:
     """Times and energies at mid values.
 
@@ -36,49 +43,35 @@ def breakdown(
     flop over peak, bytes over bandwidth.
     """
     sums: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
-    table = columns(work.rows, plan, recipe, machine.accelerator)
+    table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
     bandwidth = machine.accelerator.memory_byte_per_s.value
-    copies = plan.dp * plan.accumulate
-    again = _again(work, time)
-    for index, row in enumerate(work.rows):
-        repeats = [(row.phase, 1.0)] + ([("recompute", 1.0)] if again[index] else [])
-        kernel = row.kernel
-        for phase, times in repeats:
-            part = sums[kernel.kind, phase]
-            seconds = float(time.row_s[index]) * times
+    for each in done:
+        spent = each.kernel.work
+        part = sums[each.kernel.kind, each.phase]
+        flop = spent.vector_flop if each.phase == OPTIMIZER else spent.matrix_flop + spent.recompute_flop
+        part.flop += each.times * flop
+        part.byte += each.times * (spent.read_byte + spent.write_byte)
+        part.count += each.times
+        if each.row >= 0:
+            seconds = float(time.row_s[each.row])
+            scale = table.count[each.row] * plan.accumulate
             part.time_s += seconds
-            part.flop += (kernel.work.matrix_flop + kernel.work.recompute_flop) * row.count * copies
-            part.byte += (kernel.work.read_byte + kernel.work.write_byte) * row.count * copies
-            part.count += row.count * copies
-            scale = table.count[index] * plan.accumulate
             part.heat += ACTIVE_SHARE.value * seconds + scale * (
-                FLOP_SHARE.value * table.flop[index] / table.peak[index]
-                + BYTE_SHARE.value * table.byte[index] / bandwidth
+                FLOP_SHARE.value * table.flop[each.row] / table.peak[each.row]
+                + BYTE_SHARE.value * table.byte[each.row] / bandwidth
             )
-    _further(sums, optimizer, plan, time, bandwidth)
+    _further(sums, optimizer, time, bandwidth)
     return _rows(sums, machine, time, power)
 
 
-def _again(work: Workload, time: StepTime) -> list[bool]:
-    """Which forward rows are done again in the backward pass."""
-    share = float(np.median(time.recompute_s))
-    if share == 0.0:
-        return [False] * len(work.rows)
-    forward = float(np.median(time.forward_s))
-    everything = share > 0.99 * forward
-    return [r.phase == FORWARD and (everything or r.kernel.kind == "attention") for r in work.rows]
-
-
-def _further(
-    sums: dict[tuple[str, str], _Sum], optimizer: Row, plan: Plan, time: StepTime, bandwidth: float
-) -> None:
-    """Rows that are not kernels of the model: the optimizer, the host, the network, waiting."""
-    update = optimizer.kernel.work
-    ranks = plan.dp * plan.model_ranks if optimizer.count else 0
-    seconds = _mid(time.optimizer_s)
-    byte = update.read_byte + update.write_byte
-    heat = ACTIVE_SHARE.value * seconds + BYTE_SHARE.value * byte / bandwidth
-    sums["optimizer", OPTIMIZER] = _Sum(seconds, update.vector_flop * ranks, byte * ranks, ranks, heat)
+def _further(sums: dict[tuple[str, str], _Sum], optimizer: Row, time: StepTime, bandwidth: float) -> None:
+    """Times that are not kernels of the model: the optimizer, the host, the network, waiting."""
+    if optimizer.count:
+        update = optimizer.kernel.work
+        part = sums[optimizer.kernel.kind, OPTIMIZER]
+        part.time_s = _mid(time.optimizer_s)
+        moved_s = (update.read_byte + update.write_byte) / bandwidth
+        part.heat = ACTIVE_SHARE.value * part.time_s + BYTE_SHARE.value * moved_s
     for kind, waited_s in (
         ("host", time.host_s),
         ("communication", time.communication_s),

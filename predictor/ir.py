@@ -4,8 +4,8 @@ A frontend spells operator names; ``ops`` knows what a name costs; neither knows
 Dtypes are the short names of ``DTYPE_BYTE``. Shapes are tuples of whole numbers.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -28,7 +28,7 @@ DTYPE_BYTE: dict[str, int] = {
     "complex128": 16,
 }
 
-FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+FORWARD, BACKWARD, RECOMPUTE, OPTIMIZER = "forward", "backward", "recompute", "optimizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Op:
     inputs   tensor arguments in the order of the operator's schema, absent ones left out
     outputs  tensor results in order
     attrs    all other arguments by their schema name
-    phase    forward or backward
+    phase    forward, backward, or recompute (forward work that the backward pass does again)
     scope    path of the module that called it, "" when unknown
     """
 
@@ -149,7 +149,7 @@ class Graph:
     buffers_byte: int = 0
     input_byte: int = 0
     tokens_per_sample: int | None = None
-    events: tuple[StorageEvent, ...] = ()
+    events: Sequence[StorageEvent] = ()
     gradients: frozenset[int] = frozenset()
     origin: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[tuple[str, str, str], ...] = ()
@@ -163,3 +163,53 @@ class Graph:
     def trainable_count(self) -> int:
         """Parameters that receive a gradient."""
         return sum(p.elements for p in self.parameters if p.trainable)
+
+
+def at_batch(graph: Graph, batch: int) -> Graph:
+    """The graph of another batch size, for one recorded at a prime batch that divides nothing else.
+
+    A size that the prime divides grows with the batch (with its square, when the prime's square divides
+    it); every other size stays. Operators that were shared stay shared.
+    """
+    prime = graph.batch
+    if batch == prime:
+        return graph
+    specs: dict[TensorSpec, TensorSpec] = {}
+    ops: dict[int, Op] = {}
+
+    def size(number: int) -> int:
+        power = 1
+        while number and number % prime == 0:
+            number, power = number // prime, power * batch
+        return number * power
+
+    def resized(spec: TensorSpec) -> TensorSpec:
+        if spec not in specs:
+            shape, stride = tuple(map(size, spec.shape)), tuple(map(size, spec.stride))
+            specs[spec] = TensorSpec(shape, spec.dtype, stride, spec.storage)
+        return specs[spec]
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(argument, value))
+        return size(value) if type(value) is int and value > 0 else value
+
+    for op in graph.ops:
+        if id(op) not in ops:
+            ops[id(op)] = replace(
+                op,
+                inputs=tuple(map(resized, op.inputs)),
+                outputs=tuple(map(resized, op.outputs)),
+                attrs={name: argument(value) for name, value in op.attrs.items()},
+            )
+    return replace(
+        graph,
+        ops=tuple(ops[id(op)] for op in graph.ops),
+        batch=batch,
+        input_byte=size(graph.input_byte),
+        events=tuple(StorageEvent(e.at, _signed(size, e.byte), e.storage) for e in graph.events),
+    )
+
+
+def _signed(size: Callable[[int], int], byte: int) -> int:
+    return size(byte) if byte > 0 else -size(-byte)

@@ -28,10 +28,13 @@ class Job(BaseModel):
     """One training or inference job. Only ``model`` and ``hardware`` are needed.
 
     model          a name ("zoo:resnet50", "timm:vit_base_patch16_224", "config.json", "model.onnx",
-                   "net.py:build"), a torch module, or a callable that returns one
-    inputs         tensors, a dict of tensors, or specs such as ["ids:int64[8,1024]"]
+                   "program.pt2", "net.py:build", "jax:net.py:loss"), a torch module, a callable that
+                   returns one, or a JAX loss function
+    inputs         tensors, a dict of tensors, or specs such as ["ids:int64[8,1024]"]; for a JAX function
+                   (params, *batch), arrays or jax.ShapeDtypeStruct
     batch_size     samples of one optimizer step over all accelerators (global batch)
     micro_batch    samples one data-parallel rank works on at a time
+    dims           sizes of further symbolic axes of an ONNX file or an exported program: ["width=320"]
     dp tp pp cp    data, tensor, pipeline and context parallel sizes; their product is ``count``
     ep             expert parallel size, divides ``dp``
     price          US dollar per accelerator and hour
@@ -51,6 +54,7 @@ class Job(BaseModel):
     micro_batch: int | None = Field(None, gt=0, le=SIZE, strict=True)
     seq_len: int | None = Field(None, gt=0, le=SIZE, strict=True)
     image_size: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    dims: list[str] | None = None
     optimizer: Optimizer = "adamw"
     mode: Mode = "train"
     steps: int | None = Field(None, gt=0, le=LENGTH, strict=True)
@@ -94,10 +98,40 @@ class Job(BaseModel):
             raise InputError("epochs and dataset_size belong together; give both (or steps, samples, tokens)")
         return self
 
+    @model_validator(mode="after")
+    def _used_by_mode(self) -> "Job":
+        if self.mode == "infer":
+            for name, unused in (("optimizer", "none"), ("recompute", "none")):
+                if name in self.model_fields_set and getattr(self, name) != unused:
+                    raise InputError(
+                        f"{name} {getattr(self, name)} has no effect in mode infer; leave it away"
+                    )
+        return self
+
+    @property
+    def dim_sizes(self) -> dict[str, int]:
+        """``dims`` as numbers by name."""
+        return dim_sizes(self.dims)
+
     @property
     def has_length(self) -> bool:
         """True when the whole run, not only one step, is asked for."""
         return any(v is not None for v in (self.steps, self.samples, self.tokens, self.epochs))
+
+
+def dim_sizes(dims: list[str] | None) -> dict[str, int]:
+    """Sizes by name; raises InputError for what is not NAME=SIZE.
+
+    >>> dim_sizes(["width=320"])
+    {'width': 320}
+    """
+    sizes = {}
+    for text in dims or ():
+        name, equals, size = text.partition("=")
+        if not (name and equals and size.isdecimal() and 0 < int(size) <= SIZE):
+            raise InputError(f"dim '{text}': write NAME=SIZE with a whole number of at least 1")
+        sizes[name] = int(size)
+    return sizes
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "job") -> str:

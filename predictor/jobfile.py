@@ -20,7 +20,9 @@ from predictor.units import parse_count
 
 COUNTS = ("steps", "samples", "tokens", "dataset_size")
 _LENGTHS = ("steps", "samples", "tokens", "epochs")
-_WORDS = {"model": str, "inputs": list[str]}  # in a file or an option; Python callers give more
+# In a file or an option; Python callers give more.
+_WORDS = {"model": str, "inputs": list[str], "dims": list[str]}
+_FILES = (".py", ".json", ".onnx", ".pt2")
 _LIBRARIES = ("zoo:", "timm:", "torchvision:")
 _FILE_HARDWARE = re.compile(r"^(\s*\d+\s*[xX*]\s*)?(.*\.toml)$")
 
@@ -94,9 +96,10 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _beside(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Relative paths of a model or a profile start at the folder of the job file."""
-    model = fields.get("model", "")
-    if model.partition(":")[0].endswith((".py", ".json", ".onnx")) and not model.startswith(_LIBRARIES):
-        fields["model"] = str(folder / model)
+    named = fields.get("model", "")
+    model = named.removeprefix("jax:")
+    if model.partition(":")[0].endswith(_FILES) and not model.startswith(_LIBRARIES):
+        fields["model"] = named.removesuffix(model) + str(folder / model)
     profile = _FILE_HARDWARE.match(fields.get("hardware", ""))
     if profile:
         fields["hardware"] = (profile[1] or "") + str(folder / profile[2])

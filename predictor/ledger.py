@@ -35,6 +35,9 @@ def model_lines(graph: Graph, work: Workload, job: Job) -> list[LedgerEntry]:
     if job.batch_size is None and job.micro_batch is None:
         text = f"no batch size given: the model's example, {graph.batch} samples per accelerator, was used"
         lines.append(entry("batch size", text, "give --batch-size", 1.0))
+    if any(row.kernel.kind.startswith("conv") for row in work.rows) and job.mode == "train":
+        text = "convolution libraries may be given far more workspace when they try their algorithms out"
+        lines.append(entry("workspace", text, "without cudnn.benchmark the peak is as stated"))
     if any(p.expert for p in graph.parameters):
         text = "tokens are spread evenly over experts"
         lines.append(entry("expert balance", text, "skewed routing is slower; the fullest rank decides"))
@@ -90,15 +93,37 @@ def quantities(accelerator: Accelerator) -> list[tuple[str, Sourced]]:
     return [(name, value) for name, value in named if value is not None]
 
 
-def plan_lines(plan: Plan, work: Workload, communication_share: float) -> list[LedgerEntry]:
+def unused_lines(job: Job, plan: Plan) -> list[LedgerEntry]:
+    """What was asked for and changes nothing."""
+    lines = []
+    placed = [name for name in ("region", "pue", "price") if getattr(job, name) is not None]
+    if placed and not job.has_length:
+        text = f"{', '.join(placed)} not used: only one step was asked for"
+        lines.append(entry("not used", text, "give --steps, --samples, --tokens or --epochs"))
+    if plan.zero and plan.data_ranks == 1:
+        text = f"zero {plan.zero} not used: one rank holds each weight, there is nothing to shard over"
+        lines.append(entry("not used", text, "more data parallel ranks"))
+    if job.mode == "infer":
+        text = "one forward pass over the whole input, without generation or a key-value cache"
+        lines.append(entry("inference", text, "for generation, price prompt and each new token apart"))
+    return lines
+
+
+def plan_lines(
+    plan: Plan, work: Workload, communication_share: float, bubble_share: float
+) -> list[LedgerEntry]:
     """What dividing the work assumed."""
     lines = []
     if plan.tp > 1 or plan.cp > 1:
         text = "tensor and context parallel ranks share every kernel evenly, norms included"
         lines.append(entry("plan", text, "sequence parallelism does this; without it expect a little more"))
     if plan.pp > 1:
-        text = "pipeline stages take equal time under a 1F1B schedule"
-        lines.append(entry("plan", text, "embedding and head can make the last stage slower"))
+        text = (
+            f"a 1F1B schedule of {plan.accumulate} micro-batches over {plan.pp} stages waits while it fills"
+        )
+        lines.append(
+            entry("pipeline", text, "interleaved stages wait less; more micro-batches too", bubble_share)
+        )
     if plan.recompute == "full" and not work.attention_count:
         text = "recomputed activations after Chen et al. 2016: a graph without blocks in sqrt(n) pieces"
         lines.append(entry("recompute", text, "measure the peak once"))

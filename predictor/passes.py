@@ -32,16 +32,15 @@ class Step:
 
 def steps_of(graph: Graph, train: bool) -> tuple[Step, ...]:
     """The kernels of every operator; a graph that holds the forward pass alone gets its backward by rule."""
-    steps = tuple(_step(op) for op in graph.ops)
-    recorded_backward = any(op.phase == BACKWARD for op in graph.ops)
-    if not train or recorded_backward:
+    distinct = {id(op): op for op in graph.ops}  # repeated blocks share their operators
+    made = {key: _step(op) for key, op in distinct.items()}
+    steps = tuple(made[id(op)] for op in graph.ops)
+    if not train or any(op.phase == BACKWARD for op in distinct.values()):
         return steps
-    gradients = tuple(
-        Step(op, kernels, BACKWARD, op.name in FORMULAS)
-        for op in reversed(graph.ops)
-        if (kernels := gradient_of(op))
-    )
-    return steps + gradients
+    gradients = {
+        key: Step(op, gradient_of(op), BACKWARD, op.name in FORMULAS) for key, op in distinct.items()
+    }
+    return steps + tuple(gradients[id(op)] for op in reversed(graph.ops) if gradients[id(op)].kernels)
 
 
 def _step(op: Op) -> Step:
@@ -55,10 +54,12 @@ def plain_attention(steps: Sequence[Step]) -> tuple[Step, ...]:
     All s*t scores are computed and masked afterwards; those above a causal diagonal are executed work
     beyond the model. Forward: q k^T, mask, softmax, dropout, (scores) v. Backward: the four products.
     """
-    return tuple(
-        replace(step, kernels=_plain(step)) if step.op.name.startswith("predictor.attention") else step
-        for step in steps
-    )
+    plain = {
+        id(step): replace(step, kernels=_plain(step))
+        for step in {id(step): step for step in steps}.values()
+        if step.op.name.startswith("predictor.attention")
+    }
+    return tuple(plain.get(id(step), step) for step in steps)
 
 
 def _plain(step: Step) -> tuple[Kernel, ...]:
@@ -104,7 +105,9 @@ def fuse_elementwise(steps: Sequence[Step], graph: Graph) -> tuple[Step, ...]:
     forward to backward. Gradients by rule stay as they are: their tensors are not known.
     """
     dies = {event.storage: event.at for event in graph.events if event.byte < 0}
-    place = {id(op): index for index, op in enumerate(graph.ops)}
+    place: dict[int, int] = {}
+    for index, op in enumerate(graph.ops):
+        place.setdefault(id(op), index)
     fused: list[Step] = []
     run: list[Step] = []
     for step in steps:

@@ -36,17 +36,28 @@ from predictor.efficiency import Efficiency, class_defaults
 from predictor.energy import Watts, run_energy, watts
 from predictor.errors import InputError, UnsupportedError
 from predictor.frontends import ReadOptions, load_graph
-from predictor.ir import BACKWARD, FORWARD, OPTIMIZER, Graph
+from predictor.frontends.cache import cached_graph
+from predictor.graph_file import to_plain
+from predictor.ir import BACKWARD, FORWARD, OPTIMIZER, RECOMPUTE, Graph
 from predictor.job import Job
 from predictor.machine import Machine, build_machine
 from predictor.memory import Peak, peak_memory
-from predictor.parallel import Plan, check_model, collectives, make_plan, with_batch
+from predictor.parallel import Divisible, Plan, Share, check_model, collectives, make_plan, with_batch
 from predictor.run import run_time
 from predictor.stack import Stack, default_stack, find_stack
 from predictor.timing import StepTime, accepted_precisions, check_precision, columns, step_time
-from predictor.training import OPTIMIZERS, RECIPES, Recipe, optimizer_kernel, run_steps
+from predictor.training import (
+    OPTIMIZERS,
+    RECIPES,
+    Executed,
+    Recipe,
+    executed,
+    optimizer_kernel,
+    own_parameters,
+    run_steps,
+)
 from predictor.units import GIGA, HOUR, KWH
-from predictor.values import Array
+from predictor.values import Array, Sourced
 from predictor.workload import Row, Workload, count
 from predictor.world import Region, default_pue, find_price, find_region
 
@@ -89,8 +100,8 @@ def resolve(job: Job) -> Setting:
     )
 
 
-def read_model(job: Job, plan: Plan) -> Graph:
-    """Read the job's model at the plan's micro-batch."""
+def read_model(job: Job, plan: Plan, cache: bool = True) -> Graph:
+    """Read the job's model at the plan's micro-batch, or find its recording on disk."""
     options = ReadOptions(
         batch=plan.micro_batch or None,
         seq_len=job.seq_len,
@@ -99,14 +110,18 @@ def read_model(job: Job, plan: Plan) -> Graph:
         channels_last=job.memory_format == "channels-last",
         train=job.mode == "train",
         inputs=job.inputs,
+        dims=job.dim_sizes,
     )
-    return load_graph(job.model, options)
+    return cached_graph(job.model, options) if cache else load_graph(job.model, options)
 
 
-def estimate(job: Job, command: str = "") -> Estimate:
-    """Predict one job. Raises InputError with what to change when the job cannot be priced."""
+def estimate(job: Job, command: str = "", cache: bool = True) -> Estimate:
+    """Predict one job. Raises InputError with what to change when the job cannot be priced.
+
+    ``cache`` keeps the model's recording on disk and uses it again while its sources are unchanged.
+    """
     setting = resolve(job)
-    return price(job, setting, read_model(job, setting.plan), command)
+    return price(job, setting, read_model(job, setting.plan, cache), command)
 
 
 def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estimate:
@@ -117,18 +132,16 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
     work = count(graph, stack, train)
     if job.strict and work.unpriced:
         raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
-    check_model(plan, work.attention_count, work.attention_heads, any(p.expert for p in graph.parameters))
+    check_model(plan, _divisible(graph, work))
     optimizer = _optimizer_row(job, graph, plan, recipe)
-    gradient_byte, weight_byte = _model_bytes(graph, plan, recipe)
-    exchanges = collectives(plan, work, gradient_byte, weight_byte, machine.per_node, train)
+    exchanges = collectives(plan, work, _share(graph, plan, recipe), machine.per_node, train)
     tensors = sum(p.trainable for p in graph.parameters)
-    time = step_time(
-        work, optimizer, plan, machine, stack, recipe, setting.efficiency, exchanges, tensors, train
-    )
-    peak = peak_memory(graph, work, plan, stack, recipe, job.optimizer, train)
-    flop = _flop(work, job, graph, plan)
+    time = step_time(work, optimizer, plan, machine, stack, recipe, setting.efficiency, exchanges, tensors)
+    peak = peak_memory(graph, plan, stack, recipe, job.optimizer, train)
+    done = executed(work, optimizer, plan)
+    flop = _flop(done)
     power = _power(work, optimizer, plan, machine, recipe, time)
-    step = _step_part(graph, plan, machine, recipe, time, peak, flop, work, optimizer, power)
+    step = _step_part(graph, plan, machine, recipe, time, peak, flop, done, power)
     run, lines = _run_part(job, setting, graph, plan, time, power)
     lines = _ledger(job, setting, graph, work, plan, time) + lines
     if step.fits is False:
@@ -150,11 +163,14 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
         plan=_plan_part(job, plan),
         step=step,
         run=run,
-        breakdown=breakdown(work, optimizer, plan, machine, recipe, time, power),
+        breakdown=breakdown(work, done, optimizer, plan, machine, recipe, time, power),
         coverage=Coverage(bytes_by_formula=work.bytes_by_formula, unpriced_ops=list(work.unpriced)),
         ledger=sorted(lines, key=lambda line: -(line.share or 0.0)),
         provenance=Provenance(
-            version=version(), data_date=DATA_DATE, command=command, input_hash=_input_hash(job, graph)
+            version=version(),
+            data_date=DATA_DATE,
+            command=command,
+            input_hash=_input_hash(job, graph, setting),
         ),
     )
 
@@ -168,38 +184,50 @@ def _optimizer_row(job: Job, graph: Graph, plan: Plan, recipe: Recipe) -> Row:
     """The update of one rank's own parameters."""
     if job.mode != "train" or not OPTIMIZERS[job.optimizer].flop:
         return Row(optimizer_kernel("none", recipe, 0), OPTIMIZER, 0)
-    own = graph.trainable_count / (plan.tp * plan.pp * (plan.dp if plan.zero else 1))
+    own = own_parameters(graph.parameters, plan)
     return Row(optimizer_kernel(job.optimizer, recipe, round(own)), OPTIMIZER, 1)
 
 
-def _model_bytes(graph: Graph, plan: Plan, recipe: Recipe) -> tuple[float, float]:
-    """Gradients and weights of one rank's part of the model, as they are sent [byte]."""
+def _divisible(graph: Graph, work: Workload) -> Divisible:
+    return Divisible(
+        blocks=work.attention_count,
+        heads=work.attention_heads,
+        key_heads=work.key_heads,
+        sequence=work.sequence,
+        experts=any(p.expert for p in graph.parameters),
+    )
+
+
+def _share(graph: Graph, plan: Plan, recipe: Recipe) -> Share:
+    """One rank's part of the model as it is sent: weights in their type, gradients as they are summed."""
     split = plan.tp * plan.pp
-    expert = sum(p.elements for p in graph.parameters if p.expert and p.trainable)
-    sent = (graph.trainable_count - expert) / split + expert / (split * plan.ep)
-    return sent * recipe.weight, sent * recipe.weight
+    dense = sum(p.elements for p in graph.parameters if p.trainable and not p.expert) / split
+    expert = sum(p.elements for p in graph.parameters if p.trainable and p.expert) / (split * plan.ep)
+    return Share(
+        weight_byte=dense * recipe.weight,
+        gradient_byte=dense * recipe.gradient,
+        expert_weight_byte=expert * recipe.weight,
+        expert_gradient_byte=expert * recipe.gradient,
+    )
 
 
-def _flop(work: Workload, job: Job, graph: Graph, plan: Plan) -> FlopPart:
+def _flop(done: list[Executed]) -> FlopPart:
     """Exact counts of one step over all accelerators."""
-    copies = plan.dp * plan.accumulate
-    forward, backward = work.total(FORWARD), work.total(BACKWARD)
-    again = forward.recompute_flop + backward.recompute_flop
-    if plan.recompute == "full" and job.mode == "train":
-        again += forward.matrix_flop + forward.recompute_flop
-    elif plan.recompute == "selective" and job.mode == "train":
-        attention = [r for r in work.rows if r.phase == FORWARD and r.kernel.kind == "attention"]
-        again += sum(r.count * r.kernel.work.matrix_flop for r in attention)
-    updates = 1 if plan.zero else plan.dp
-    update = OPTIMIZERS[job.optimizer].flop * graph.trainable_count * updates if job.mode == "train" else 0
-    model = (forward.matrix_flop + backward.matrix_flop) * copies
+
+    def matrix(phase: str) -> int:
+        return sum(e.times * e.kernel.work.matrix_flop for e in done if e.phase == phase)
+
+    forward, backward = matrix(FORWARD), matrix(BACKWARD)
+    again = matrix(RECOMPUTE) + sum(e.times * e.kernel.work.recompute_flop for e in done)
+    update = sum(e.times * e.kernel.work.vector_flop for e in done if e.phase == OPTIMIZER)
+    model = forward + backward
     return FlopPart(
-        forward=forward.matrix_flop * copies,
-        backward=backward.matrix_flop * copies,
+        forward=forward,
+        backward=backward,
         optimizer=update,
-        recompute=again * copies,
+        recompute=again,
         model=model,
-        total=model + update + again * copies,
+        total=model + update + again,
     )
 
 
@@ -207,7 +235,7 @@ def _power(
     work: Workload, optimizer: Row, plan: Plan, machine: Machine, recipe: Recipe, time: StepTime
 ) -> Watts:
     """Average power from the shares of peak that the step reaches."""
-    table = columns(work.rows, plan, recipe, machine.accelerator)
+    table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
     again = 1 + float(np.median(time.recompute_s / np.maximum(time.forward_s + time.backward_s, 1e-30)))
     repeats = plan.accumulate * again
     bandwidth = machine.accelerator.memory_byte_per_s.value
@@ -227,18 +255,19 @@ def _step_part(
     time: StepTime,
     peak: Peak,
     flop: FlopPart,
-    work: Workload,
-    optimizer: Row,
+    done: list[Executed],
     power: Watts,
 ) -> StepPart:
     capacity = machine.accelerator.memory_byte
     per_s = plan.batch_size / time.total_s
     most = machine.count * _compute_peak(recipe, machine) * time.total_s
     tokens = graph.tokens_per_sample
-    read, written = _bytes(work, optimizer, plan)
     return StepPart(
         flop=flop,
-        bytes=BytesPart(read=read, written=written),
+        bytes=BytesPart(
+            read=sum(e.times * e.kernel.work.read_byte for e in done),
+            written=sum(e.times * e.kernel.work.write_byte for e in done),
+        ),
         communication_bytes=round(time.sent_byte * machine.count),
         time_s=Range.of(time.total_s),
         samples_per_s=Range.of(per_s),
@@ -246,7 +275,10 @@ def _step_part(
         mfu=Range.of(flop.model / most),
         hfu=Range.of((flop.model + flop.recompute) / most),
         peak_memory_bytes=MemoryPart(
-            allocated=Range.of(peak.allocated), reserved=Range.of(peak.reserved), device=Range.of(peak.device)
+            allocated=Range.of(peak.allocated),
+            reserved=Range.of(peak.reserved),
+            device=Range.of(peak.device),
+            parts=peak.parts,
         ),
         fits=bool(np.median(peak.device) <= capacity.value),
         accelerator_power_w=Range.of(power.accelerator),
@@ -263,18 +295,6 @@ def _compute_peak(recipe: Recipe, machine: Machine) -> float:
     return peaks[name].value
 
 
-def _bytes(work: Workload, optimizer: Row, plan: Plan) -> tuple[int, int]:
-    """Device memory traffic over all accelerators, recomputed forward passes included."""
-    copies = plan.dp * plan.accumulate
-    again = 1 if plan.recompute == "full" and work.total(BACKWARD).read_byte else 0
-    forward, backward = work.total(FORWARD), work.total(BACKWARD)
-    update = optimizer.kernel.work
-    updates = plan.dp * plan.tp * plan.pp
-    read = ((1 + again) * forward.read_byte + backward.read_byte) * copies + update.read_byte * updates
-    written = ((1 + again) * forward.write_byte + backward.write_byte) * copies + update.write_byte * updates
-    return read, written
-
-
 def _run_part(
     job: Job, setting: Setting, graph: Graph, plan: Plan, time: StepTime, power: Watts
 ) -> tuple[RunPart | None, list[LedgerEntry]]:
@@ -284,8 +304,9 @@ def _run_part(
     machine, region = setting.machine, setting.region
     steps = run_steps(job, plan.batch_size, graph.tokens_per_sample)
     run = run_time(steps, time.total_s, machine.nodes)
-    pue_data = None if job.pue is not None else (region.pue or default_pue())
-    pue_name = f"{region.id}.pue" if region.pue else "default.pue"
+    provider = provider_of(job)
+    pue_data = None if job.pue is not None else (region.pue or _fleet_pue(provider))
+    pue_name = f"{region.id}.pue" if region.pue else f"{provider or 'default'}.pue"
     pue = np.asarray(job.pue) if pue_data is None else pue_data.draw(pue_name)
     energy = run_energy(machine, power, run.steady_s, run.wall_s, pue)
     carbon = run_carbon(energy, region, machine, run.wall_s)
@@ -319,12 +340,29 @@ def _run_part(
     return part, lines
 
 
+def provider_of(job: Job) -> str | None:
+    """The cloud that the hardware or the region names, "aws" in "aws:p5.48xlarge"."""
+    for name in (job.hardware, job.region or ""):
+        provider, colon, _ = name.partition(":")
+        if colon and provider.isalpha():
+            return provider.casefold()
+    return None
+
+
+def _fleet_pue(provider: str | None) -> Sourced:
+    """The operator's average where it is published, else that of an unknown data centre."""
+    try:
+        return default_pue(provider or "unknown")
+    except InputError:
+        return default_pue()
+
+
 def _cost(job: Job, setting: Setting, wall_s: Array) -> tuple[Range | None, list[LedgerEntry]]:
     """Rent of the run, at the user's price or over the offers known for the accelerator."""
     accelerator, machine = setting.machine.accelerator, setting.machine
     if job.price is not None:
         return Range.of(rent_usd(machine.count, wall_s, per_second(job.price))), []
-    provider = job.region.partition(":")[0] if job.region and ":" in job.region else None
+    provider = provider_of(job)
     found = find_price(accelerator.id, provider) or find_price(accelerator.id)
     if found is None:
         line = ledger.entry(
@@ -342,12 +380,14 @@ def _ledger(
 ) -> list[LedgerEntry]:
     attention = [r.kernel.kind in {"attention", "softmax"} for r in work.rows]
     plain_share = float(time.row_s[attention].sum() / time.row_s.sum()) if work.attention_count else 0.0
-    communication = float(np.median((time.communication_s + time.bubble_s) / time.total_s))
+    communication = float(np.median(time.communication_s / time.total_s))
+    bubble = float(np.median(time.bubble_s / time.total_s))
     return [
         *ledger.model_lines(graph, work, job),
+        *ledger.unused_lines(job, plan),
         *ledger.stack_lines(setting.stack, job.stack is not None, plain_share),
         *ledger.machine_lines(setting.machine, setting.efficiency),
-        *ledger.plan_lines(plan, work, communication),
+        *ledger.plan_lines(plan, work, communication, bubble),
     ]
 
 
@@ -381,13 +421,11 @@ def _plan_part(job: Job, plan: Plan) -> PlanPart:
     )
 
 
-def _input_hash(job: Job, graph: Graph) -> str:
-    """Hash of the request and of what was recorded: equal inputs, equal hash."""
+def _input_hash(job: Job, graph: Graph, setting: Setting) -> str:
+    """Hash of the request, the recorded graph, the machine's facts and the data's date."""
     request = {k: v for k, v in job.model_dump(exclude={"model", "inputs"}).items() if v is not None}
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
-    digest.update(graph.name.encode())
-    for parameter in graph.parameters:
-        digest.update(json.dumps(asdict(parameter)).encode())
-    for op in graph.ops:
-        digest.update(f"{op.name}{[t.shape for t in op.inputs]}{[t.shape for t in op.outputs]}".encode())
+    content = to_plain(graph) | {"source": "", "origin": {}}
+    digest = hashlib.sha256(json.dumps([request, content, DATA_DATE], sort_keys=True, default=str).encode())
+    digest.update(repr(asdict(setting.machine)).encode())
+    digest.update(setting.stack.model_dump_json().encode())
     return digest.hexdigest()[:16]

@@ -43,7 +43,14 @@ class Stack(BaseModel):
     fuse_elementwise    chains of elementwise kernels, casts and row reductions become one kernel
     host_s              host time per kernel launch [s]
     context_byte        outside the allocator: context, library code [byte]
-    reserved_share      allocator's reserve over live tensors [-]
+    fragmentation       where the allocator is replayed: share of its unused segments that a device shows [-]
+    reserved_share      where memory is planned ahead instead: reserve over live tensors [-]
+    blas_byte           workspace of the matrix library, taken from the allocator [byte]
+    convolution_byte    code and handles of the convolution library, outside the allocator [byte]
+    convolution_workspace  of the largest convolution over its input plus output [-]
+    optimizer           "foreach" updates all weights at once, "single" one by one, "fused" in one kernel
+    gradient_buckets    data parallel ranks hold buckets of all gradients beside the gradients
+    logit_byte          per logit, kept by a fused loss; 0 leaves logits as recorded [byte]
     optimizer_passes    optimizer traffic over that of a kernel that moves everything once [-]
     optimizer_launches  kernels per parameter tensor [-]
     overlap             share of gradient communication hidden behind compute [-]
@@ -60,10 +67,23 @@ class Stack(BaseModel):
     as_of: str
     host_s: Span
     context_byte: Span
-    reserved_share: Span
+    fragmentation: Span | None = None
+    reserved_share: Span | None = None
+    blas_byte: Span
+    convolution_byte: Span
+    convolution_workspace: Span
+    optimizer: Literal["foreach", "single", "fused"]
+    gradient_buckets: bool
+    logit_byte: Annotated[float, Field(ge=0)]
     optimizer_passes: Span
     optimizer_launches: int
     overlap: Span
+
+    @model_validator(mode="after")
+    def _one_allocator(self) -> "Stack":
+        if (self.fragmentation is None) == (self.reserved_share is None):
+            raise ValueError("give fragmentation or reserved_share, not both")
+        return self
 
 
 def list_stacks() -> list[str]:

@@ -4,14 +4,14 @@ A kernel takes the smooth maximum of its compute and memory time, plus a launch.
 drawn once per kind and shared by all kernels of the kind. Arrays are [draws, rows].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from predictor.efficiency import Efficiency
 from predictor.errors import InputError
-from predictor.ir import BACKWARD, FORWARD
+from predictor.ir import FORWARD
 from predictor.machine import Machine
 from predictor.ops import Kernel
 from predictor.parallel import Collective, Plan
@@ -122,20 +122,37 @@ def shape_share(kernel: Kernel, units: float) -> float:
     return float(filled**0.5 * full**_WAVE_POWER * k / (k + _SHORT_K))
 
 
-def columns(rows: tuple[Row, ...], plan: Plan, recipe: Recipe, accelerator: Accelerator) -> Columns:
-    """Rows of one rank: a transformer's products and streams are divided by tensor and context parallel
-    ranks, its layers by pipeline stages."""
+def columns(
+    rows: tuple[Row, ...], plan: Plan, recipe: Recipe, accelerator: Accelerator, blocks: int
+) -> Columns:
+    """Rows of one rank, of the stage with the most layers.
+
+    A transformer's products and streams are divided by tensor and context parallel ranks, its layers by
+    pipeline stages; where the stages are uneven, the largest decides.
+    """
     split = plan.tp * plan.cp
     units = accelerator.compute_units.value if accelerator.compute_units else 100.0
+    stage = -(-blocks // plan.pp) / blocks if blocks else 1 / plan.pp
     return Columns(
         kind=tuple(r.kernel.kind for r in rows),
         phase=tuple(r.phase for r in rows),
-        count=np.array([r.count / plan.pp for r in rows]),
+        count=np.array([r.count * stage for r in rows]),
         flop=np.array([_flop(r.kernel) / split for r in rows]),
         byte=np.array([(r.kernel.work.read_byte + r.kernel.work.write_byte) / split for r in rows]),
         peak=np.array([peak_of(r.kernel, recipe, accelerator) for r in rows]),
-        shape=np.array([shape_share(r.kernel, units) for r in rows]),
+        shape=np.array([shape_share(_sides_of_rank(r.kernel, plan), units) for r in rows]),
     )
+
+
+def _sides_of_rank(kernel: Kernel, plan: Plan) -> Kernel:
+    """The kernel with the sides that one tensor and context parallel rank has."""
+    g, m, n, k = kernel.dims
+    if plan.tp * plan.cp == 1 or not m:
+        return kernel
+    if kernel.kind == "attention":
+        return replace(kernel, dims=(max(g // plan.tp, 1), max(m // plan.cp, 1), n, k))
+    wide, deep = (n // plan.tp, k) if n >= k else (n, k // plan.tp)
+    return replace(kernel, dims=(g, max(m // plan.cp, 1), max(wide, 1), max(deep, 1)))
 
 
 def _flop(kernel: Kernel) -> float:
@@ -213,7 +230,6 @@ def step_time(
     efficiency: Efficiency,
     exchanges: tuple[Collective, ...],
     parameter_tensors: int,
-    train: bool,
 ) -> StepTime:
     """Evaluate one step of the rank that decides it.
 
@@ -221,11 +237,11 @@ def step_time(
     micro-batches and fills and drains (stages - 1) more (Narayanan et al. 2021); hidden exchanges show
     only what compute cannot cover; nodes wait for the slowest.
     """
-    table = columns(work.rows, plan, recipe, machine.accelerator)
+    table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
     rows = row_seconds(table, machine, efficiency)
     forward = rows[:, [p == FORWARD for p in table.phase]].sum(axis=1)
-    backward = rows[:, [p == BACKWARD for p in table.phase]].sum(axis=1)
-    again = _recompute(rows, table, plan, train)
+    backward = rows[:, [p != FORWARD for p in table.phase]].sum(axis=1)
+    again = rows[:, [r.runs_again(plan.recompute) for r in work.rows]].sum(axis=1)
     device = forward + backward + again
     host = stack.host_s.draw(f"{stack.id}.host_s") * table.count.sum() * (1 + (again / device).mean())
     micro = _smooth_max(device, host)
@@ -257,17 +273,6 @@ def step_time(
     )
 
 
-def _recompute(rows: Array, table: Columns, plan: Plan, train: bool) -> Array:
-    """Forward work that is done again: all of it, or attention's alone."""
-    if plan.recompute == "none" or not train:
-        return np.zeros(DRAWS)
-    wanted = [
-        phase == FORWARD and (plan.recompute == "full" or kind == "attention")
-        for kind, phase in zip(table.kind, table.phase, strict=True)
-    ]
-    return np.asarray(rows[:, wanted].sum(axis=1))
-
-
 def _optimizer_s(
     optimizer: Row,
     machine: Machine,
@@ -281,7 +286,7 @@ def _optimizer_s(
     if not optimizer.count:
         return np.zeros(DRAWS)
     alone = Plan(1, 1, 1, 1, 1, 0, "none", 1, 1)
-    table = columns((optimizer,), alone, recipe, machine.accelerator)
+    table = columns((optimizer,), alone, recipe, machine.accelerator, 0)
     device = row_seconds(table, machine, efficiency)[:, 0]
     device = device * stack.optimizer_passes.draw(f"{stack.id}.optimizer_passes")
     launches = stack.optimizer_launches * parameter_tensors / plan.pp

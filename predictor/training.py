@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 from predictor.errors import InputError
-from predictor.ir import OPTIMIZER, Work
+from predictor.ir import OPTIMIZER, RECOMPUTE, Parameter, Work
 from predictor.job import Job
 from predictor.ops import Kernel
+from predictor.parallel import Plan
+from predictor.workload import Row, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +52,22 @@ RECIPES: dict[str, Recipe] = {
 
 @dataclass(frozen=True, slots=True)
 class OptimizerCost:
-    """Per parameter: values of state, flop of one update, and copies of the weights held while updating."""
+    """Per parameter: values of state, and flop of one update."""
 
     states: float
     flop: int
-    temporaries: int
 
 
 # flop: SGD with momentum 2 for the buffer, 2 for the weight. Adam 3 + 4 for the moments, 5 for bias
 # correction, root, division and step; AdamW 2 more for decay. Lion 3 + 4 and a sign. Adafactor keeps
 # row and column sums (Shazeer and Stern 2018), small against one value per parameter.
 OPTIMIZERS: dict[str, OptimizerCost] = {
-    "sgd": OptimizerCost(1, 4, 1),
-    "adam": OptimizerCost(2, 12, 1),
-    "adamw": OptimizerCost(2, 14, 1),
-    "adafactor": OptimizerCost(0.01, 14, 1),
-    "lion": OptimizerCost(1, 8, 1),
-    "none": OptimizerCost(0, 0, 0),
+    "sgd": OptimizerCost(1, 4),
+    "adam": OptimizerCost(2, 12),
+    "adamw": OptimizerCost(2, 14),
+    "adafactor": OptimizerCost(0.01, 14),
+    "lion": OptimizerCost(1, 8),
+    "none": OptimizerCost(0, 0),
 }
 
 
@@ -88,6 +89,38 @@ def optimizer_kernel(optimizer: str, recipe: Recipe, parameters: int) -> Kernel:
         write_byte=owned * parameters + state + copies,
     )
     return Kernel(OPTIMIZER, work, "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """Equal kernels that all accelerators together run in one step; ``row`` is their row of the workload."""
+
+    row: int
+    kernel: Kernel
+    phase: str
+    times: int
+
+
+def executed(work: Workload, optimizer: Row, plan: Plan) -> list[Executed]:
+    """Everything one optimizer step runs, recomputed rows and the updates of all ranks included."""
+    copies = plan.dp * plan.accumulate
+    found = []
+    for place, row in enumerate(work.rows):
+        found.append(Executed(place, row.kernel, row.phase, row.count * copies))
+        if row.runs_again(plan.recompute):
+            found.append(Executed(place, row.kernel, RECOMPUTE, row.count * copies))
+    if optimizer.count:
+        found.append(Executed(-1, optimizer.kernel, OPTIMIZER, plan.dp * plan.model_ranks))
+    return found
+
+
+def own_parameters(parameters: tuple[Parameter, ...], plan: Plan) -> float:
+    """Trainable parameters that one rank updates: its part of the model, its shard of that under ZeRO."""
+    dense = sum(p.elements for p in parameters if p.trainable and not p.expert) / (plan.tp * plan.pp)
+    expert = sum(p.elements for p in parameters if p.trainable and p.expert) / (plan.tp * plan.pp * plan.ep)
+    if plan.zero:
+        return dense / plan.data_ranks + expert / plan.expert_ranks
+    return dense + expert
 
 
 def run_steps(job: Job, batch_size: int, tokens_per_sample: int | None) -> int:

@@ -1,22 +1,28 @@
 """Counted rows: equal kernels of one micro-batch, merged, with how often they run."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from predictor.ir import BACKWARD, FORWARD, Graph, Work
+from predictor.ir import BACKWARD, FORWARD, Graph, Op, Work
 from predictor.ops import Kernel
-from predictor.passes import fuse_elementwise, plain_attention, saved_scores_byte, steps_of
+from predictor.passes import Step, fuse_elementwise, plain_attention, saved_scores_byte, steps_of
 from predictor.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``count`` equal kernels; ``priced`` is False when no formula was known."""
+    """``count`` equal kernels; ``priced`` is False without a formula, ``core`` True inside attention."""
 
     kernel: Kernel
     phase: str
     count: int
     priced: bool = True
+    core: bool = False
+
+    def runs_again(self, recompute: str) -> bool:
+        """Whether activation recompute runs the row a second time: all of the forward pass, or attention."""
+        return self.phase == FORWARD and (recompute == "full" or (recompute == "selective" and self.core))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,12 @@ class Workload:
     saved_byte        activations the stack keeps beyond those recorded [byte]
     attention_count   attention operators of the forward pass: the blocks of a transformer
     attention_heads   query heads of each, 0 without attention
-    hidden_byte       result of one attention operator: the residual stream [byte]
-    key_value_byte    keys and values of all of them [byte]
+    key_heads         fewest key-value heads
+    sequence          most queries of one attention operator
+    hidden_byte       the residual stream: what the product after attention writes, at most [byte]
+    reductions        results that tensor parallel ranks sum: one after attention, one after a feed-forward
+    reduced_byte      bytes of these results together [byte]
+    key_value_byte    keys and values of all attention operators [byte]
     expert_byte       tokens routed to experts, all layers [byte]
     layers            products and convolutions of the forward pass
     """
@@ -38,7 +48,11 @@ class Workload:
     saved_byte: int
     attention_count: int
     attention_heads: int
+    key_heads: int
+    sequence: int
     hidden_byte: int
+    reductions: int
+    reduced_byte: int
     key_value_byte: int
     expert_byte: int
     layers: int
@@ -81,14 +95,22 @@ def count(graph: Graph, stack: Stack, train: bool) -> Workload:
         steps = plain_attention(steps)
     if stack.fuse_elementwise:
         steps = fuse_elementwise(steps, graph)
-    merged: Counter[tuple[Kernel, str, bool]] = Counter()
+    merged: Counter[tuple[Kernel, str, bool, bool]] = Counter()
     unpriced: Counter[str] = Counter()
-    for step in steps:
+    times = Counter(map(id, steps))
+    for step in {id(step): step for step in steps}.values():
         for kernel in step.kernels:
-            merged[kernel, step.phase, step.priced] += 1
+            core = step.op.name.startswith("predictor.attention")
+            merged[kernel, step.phase, step.priced, core] += times[id(step)]
             if not step.priced:
-                unpriced[step.op.name] += kernel.work.read_byte + kernel.work.write_byte
-    rows = tuple(Row(kernel, phase, n, priced) for (kernel, phase, priced), n in merged.items())
+                moved = kernel.work.read_byte + kernel.work.write_byte
+                unpriced[step.op.name] += moved * times[id(step)]
+    rows = tuple(Row(kernel, phase, n, priced, core) for (kernel, phase, priced, core), n in merged.items())
+    found = _streams(steps)
+    streams = [byte for byte, _ in found]
+    own = [
+        byte for byte, crossed in found if not crossed
+    ]  # a block has one feed-forward, however many attentions
     attention = [op for op in graph.ops if op.name == "predictor.attention"]
     return Workload(
         rows=rows,
@@ -96,11 +118,34 @@ def count(graph: Graph, stack: Stack, train: bool) -> Workload:
         saved_byte=saved_byte,
         attention_count=len(attention),
         attention_heads=max((op.inputs[0].shape[1] for op in attention), default=0),
-        hidden_byte=max((op.outputs[0].byte for op in attention), default=0),
+        key_heads=min((op.inputs[1].shape[1] for op in attention), default=0),
+        sequence=max((op.inputs[0].shape[2] for op in attention), default=0),
+        hidden_byte=max(streams, default=0),
+        reductions=len(streams) + len(own),
+        reduced_byte=sum(streams) + sum(own),
         key_value_byte=sum(op.inputs[1].byte + op.inputs[2].byte for op in attention),
         expert_byte=_expert_byte(graph),
         layers=sum(r.count for r in rows if r.phase == FORWARD and r.kernel.dims[1]),
     )
+
+
+def _streams(steps: Iterable[Step]) -> list[tuple[int, bool]]:
+    """For each forward attention the bytes that the product after it writes, and whether it crossed.
+
+    Cross attention is told by queries and keys of other lengths.
+    """
+    found: list[tuple[int, bool]] = []
+    waiting: bool | None = None
+    for step in steps:
+        if step.phase != FORWARD:
+            continue
+        if step.op.name == "predictor.attention":
+            q, k = step.op.inputs[:2]
+            waiting = q.shape[2] != k.shape[2]
+        elif waiting is not None and any(kernel.kind == "matmul" for kernel in step.kernels):
+            found.append((step.op.outputs[0].byte, waiting))
+            waiting = None
+    return found
 
 
 def _expert_byte(graph: Graph) -> int:
@@ -111,10 +156,12 @@ def _expert_byte(graph: Graph) -> int:
     """
     experts = {p.shape for p in graph.parameters if p.expert}
     shapes = experts | {(*s[:-2], s[-1], s[-2]) for s in experts if len(s) > 1}
-    scopes: dict[str, list[int]] = {}
-    for op in graph.ops:
+    scopes: dict[str, list[Op]] = {}
+    times = Counter(map(id, graph.ops))
+    for op in {id(op): op for op in graph.ops}.values():
         if op.phase == BACKWARD or len(op.inputs) < 2 or not op.outputs:
             continue
         if op.inputs[1].shape in shapes or op.inputs[-1].shape in shapes:
-            scopes.setdefault(op.scope, []).append(op.inputs[0].byte)
-    return sum(min(sizes) for sizes in scopes.values())
+            scopes.setdefault(op.scope, []).append(op)
+    smallest = (min(ops, key=lambda op: op.inputs[0].byte) for ops in scopes.values())
+    return sum(op.inputs[0].byte * times[id(op)] for op in smallest)

@@ -9,6 +9,14 @@ from predictor.frontends.torch_vision import ensure_torchvision
 ensure_torchvision()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Recordings of the tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREDICTOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def resnet50():
     """One float32 training step of ResNet-50 on 8 images."""

@@ -434,7 +434,7 @@ def test_strict_refuses_operators_without_a_formula(predictor, tmp_path):
 
 
 def test_an_internal_error_asks_for_a_report(predictor, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError("oh dear")
 
     monkeypatch.setattr("predictor.pricing.estimate", fail)
@@ -447,7 +447,7 @@ def test_an_internal_error_asks_for_a_report(predictor, monkeypatch):
 
 
 def test_a_full_disk_is_not_our_fault(predictor, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device", "/tmp/x")
 
     monkeypatch.setattr("predictor.pricing.estimate", fail)
@@ -456,7 +456,7 @@ def test_a_full_disk_is_not_our_fault(predictor, monkeypatch):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_interrupt_is_quiet(predictor, monkeypatch, wrapped):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         if wrapped:
             raise RuntimeError("import cut short") from KeyboardInterrupt()
         raise KeyboardInterrupt
@@ -468,7 +468,7 @@ def test_an_interrupt_is_quiet(predictor, monkeypatch, wrapped):
 def test_a_limit_that_does_not_hold_ends_in_one(predictor, monkeypatch):
     from predictor.errors import CheckFailedError
 
-    def check(*_):
+    def check(*_, **__):
         raise CheckFailedError("over budget")
 
     monkeypatch.setattr("predictor.pricing.estimate", check)
@@ -482,7 +482,7 @@ def test_compare_prices_machines_and_places_on_one_recording(predictor, monkeypa
     import predictor.pricing as pricing
 
     read, kept = [], pricing.read_model
-    monkeypatch.setattr(pricing, "read_model", lambda job, plan: read.append(1) or kept(job, plan))
+    monkeypatch.setattr(pricing, "read_model", lambda *of: read.append(1) or kept(*of))
     words = ("--hardware", "h100,a100", "--hardware", "t4", "--region", "france,poland", "--steps", "10")
     run = predictor("compare", "zoo:resnet50", *words, "--precision", "bf16", "--format", "json")
     candidates = answer_of(run)["candidates"]

@@ -44,3 +44,10 @@ def test_prices_are_not_negative():
 
 def test_counts_read_multiples():
     assert Job(model="m", hardware="h", tokens="15T").tokens == 15 * 10**12
+
+
+def test_symbolic_axes_get_their_sizes():
+    assert Job(model="m", hardware="h", dims=["width=320", "time=16"]).dim_sizes == {"width": 320, "time": 16}
+    for text in ("width", "width=", "=3", "width=0", "width=-1", "width=1.5"):
+        with pytest.raises(InputError, match="write NAME=SIZE"):
+            _ = Job(model="m", hardware="h", dims=[text]).dim_sizes

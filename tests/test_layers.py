@@ -18,6 +18,7 @@ LEVEL = {
     "ir": 2,
     "job": 2,
     "answer": 3,
+    "graph_file": 3,
     "ops": 3,
     "profile": 3,
     "stack": 3,
@@ -28,6 +29,7 @@ LEVEL = {
     "world": 4,
     "efficiency": 4,
     "workload": 5,
+    "oracles": 5,
     "parallel": 6,
     "training": 7,
     "power": 7,
@@ -46,9 +48,11 @@ LEVEL = {
     "__main__": 15,
 }
 HEAVY = {
-    "torch": ("frontends",),
+    "torch": ("frontends", "oracles"),
+    "fvcore": ("oracles",),
     "transformers": ("frontends",),
     "onnx": ("frontends",),
+    "jax": ("frontends",),
     "matplotlib": ("report",),
     "jinja2": ("report",),
     "rich": ("report", "cli"),

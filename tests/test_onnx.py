@@ -1,5 +1,7 @@
 """ONNX files: shapes, parameters, flop and gradients against arithmetic; every refusal by its message."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,31 @@ class Convnet(nn.Module):
 
 
 # Exports of PyTorch modules
+
+
+def agreement():
+    """The benchmark that compares exports with recordings."""
+    path = Path(__file__).parent.parent / "benchmarks" / "onnx_agreement.py"
+    spec = importlib.util.spec_from_file_location("onnx_agreement", path)
+    module = sys.modules["onnx_agreement"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:mobilenetv3_small_050:torchscript",
+        "timm:tf_efficientnetv2_b0:torchscript",  # pads by arithmetic on its sizes
+        "transformers:t5:torchscript",
+        "transformers:llama:dynamo",
+    ],
+)
+def test_exported_library_models_have_the_flop_of_their_recording(name):
+    (case,) = [c for c in agreement().cases() if f"{c.name}:{c.exporter}" == name]
+    recorded, exported = agreement().measure(case)
+    assert exported == recorded
+    assert min(recorded) > 1e6
 
 
 @EXPORTERS

@@ -2,7 +2,7 @@ import pytest
 
 from predictor.errors import InputError
 from predictor.job import Job
-from predictor.parallel import Plan, check_model, collectives, make_plan, with_batch
+from predictor.parallel import Divisible, Plan, Share, check_model, collectives, make_plan, with_batch
 from predictor.parallel.collectives import ring_byte
 from predictor.workload import Workload
 
@@ -15,7 +15,11 @@ def workload(**sizes):
     base = {
         "attention_count": 4,
         "attention_heads": 8,
+        "key_heads": 2,
+        "sequence": 64,
         "hidden_byte": 1000,
+        "reductions": 8,
+        "reduced_byte": 8000,
         "key_value_byte": 8000,
         "expert_byte": 0,
         "layers": 20,
@@ -24,9 +28,20 @@ def workload(**sizes):
     return Workload(rows=(), unpriced=(), **(base | sizes))
 
 
-def sent(plan, purpose, **sizes):
-    found = collectives(plan, workload(**sizes), 6e6, 2e6, 8, train=True)
-    return sum(c.send_byte * c.count for c in found if c.purpose == purpose)
+SHARE = Share(weight_byte=2e6, gradient_byte=4e6, expert_weight_byte=0.0, expert_gradient_byte=0.0)
+
+
+def exchanges(plan, purpose, share=SHARE, train=True, **sizes):
+    found = collectives(plan, workload(**sizes), share, 8, train=train)
+    return [c for c in found if c.purpose == purpose]
+
+
+def sent(plan, purpose, **options):
+    return sum(c.send_byte * c.count for c in exchanges(plan, purpose, **options))
+
+
+def plan(dp=1, tp=1, pp=1, ep=1, cp=1, zero=0, recompute="none", micro_batch=1, accumulate=1):
+    return Plan(dp, tp, pp, ep, cp, zero, recompute, micro_batch, accumulate)
 
 
 def test_data_parallel_takes_what_is_left():
@@ -48,25 +63,50 @@ def test_the_batch_divides():
 
 
 def test_micro_batches_make_the_batch():
-    plan = with_batch(plan_of(8, batch_size=256, micro_batch=4), 4, 256)
-    assert plan.accumulate == 8
-    assert plan.batch_size == 256
+    made = with_batch(plan_of(8, batch_size=256, micro_batch=4), 4, 256)
+    assert made.accumulate == 8
+    assert made.batch_size == 256
 
 
-def test_a_pipeline_splits_its_batch_by_itself():
-    plan = plan_of(4, pp=4, batch_size=32)
-    assert plan.micro_batch == 2  # 16 micro-batches, four a stage
+@pytest.mark.parametrize(
+    ("count", "pp", "batch"), [(4, 4, 32), (64, 4, 64), (64, 8, 16), (64, 4, 192), (8, 2, 12)]
+)
+def test_a_pipeline_splits_its_batch_by_itself(count, pp, batch):
+    named, derived = (plan_of(count, pp=pp, batch_size=batch, **d) for d in ({"dp": count // pp}, {}))
+    assert named == derived
+    assert derived.micro_batch >= 1
+    made = with_batch(derived, derived.micro_batch, batch)
+    assert made.batch_size == batch
+    assert 1 <= made.accumulate <= 4 * pp
 
 
-def test_the_model_must_divide():
-    with pytest.raises(InputError, match="tp 3 does not divide 8 attention heads"):
-        check_model(Plan(1, 3, 1, 1, 1, 0, "none", 1, 1), 4, 8, experts=False)
-    with pytest.raises(InputError, match="has none"):
-        check_model(Plan(1, 2, 1, 1, 1, 0, "none", 1, 1), 0, 0, experts=False)
-    with pytest.raises(InputError, match="no parameter named expert"):
-        check_model(Plan(2, 1, 1, 2, 1, 0, "none", 1, 1), 4, 8, experts=False)
-    with pytest.raises(InputError, match="pp 8 stages"):
-        check_model(Plan(1, 1, 8, 1, 1, 0, "none", 1, 1), 4, 8, experts=False)
+MODEL = Divisible(blocks=4, heads=8, key_heads=2, sequence=100, experts=False)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"tp": 3}, "tp 3 does not divide 8 attention heads"),
+        ({"cp": 3}, "cp 3 does not divide a sequence of 100"),
+        ({"dp": 2, "ep": 2}, "no parameter named expert"),
+        ({"pp": 8}, "pp 8 stages, the model has 4"),
+    ],
+)
+def test_the_model_must_divide(sizes, message):
+    with pytest.raises(InputError, match=message):
+        check_model(plan(**sizes), MODEL)
+
+
+def test_key_value_heads_divide_or_repeat():
+    check_model(plan(tp=4), MODEL)  # two ranks share a head
+    with pytest.raises(InputError, match="neither divides nor repeats 3 key-value heads"):
+        check_model(plan(tp=2), Divisible(4, 6, 3, 100, experts=False))
+
+
+@pytest.mark.parametrize("sizes", [{"tp": 2}, {"cp": 2}, {"pp": 2}])
+def test_a_model_without_attention_takes_data_parallel_alone(sizes):
+    with pytest.raises(InputError, match="no attention operator was found"):
+        check_model(plan(**sizes), Divisible(0, 0, 0, 0, experts=False))
 
 
 def test_a_ring_sends_all_but_its_own_part():
@@ -74,23 +114,43 @@ def test_a_ring_sends_all_but_its_own_part():
 
 
 def test_an_all_reduce_is_a_scatter_and_a_gather():
-    assert sent(Plan(8, 1, 1, 1, 1, 0, "none", 1, 1), "data") == 2 * 6e6 * 7 / 8
+    assert sent(plan(dp=8), "data") == 2 * 4e6 * 7 / 8
+
+
+def test_sharded_state_scatters_gradients_and_gathers_weights():
+    assert sent(plan(dp=8, zero=1), "data") == (4e6 + 2e6) * 7 / 8
 
 
 def test_sharded_weights_are_gathered_in_both_passes():
-    plan = Plan(8, 1, 1, 1, 1, 3, "none", 1, 2)
-    assert sent(plan, "data") == 2 * (2 * 2e6 + 6e6) * 7 / 8  # two micro-batches
+    assert sent(plan(dp=8, zero=3, accumulate=2), "data") == 2 * (2 * 2e6 + 4e6) * 7 / 8
 
 
-def test_tensor_parallel_reduces_twice_a_block_and_pass():
-    plan = Plan(1, 4, 1, 1, 1, 0, "none", 1, 1)
-    assert sent(plan, "tensor") == (2 * 2 * 4) * (2 * 1000 * 3 / 4)
+def test_sharded_weights_are_gathered_to_infer():
+    assert sent(plan(dp=8, zero=3), "data", train=False) == 2e6 * 7 / 8
+    assert sent(plan(dp=8), "data", train=False) == 0
+
+
+def test_context_parallel_ranks_sum_gradients_too():
+    assert sent(plan(cp=8), "data") == sent(plan(dp=8), "data")
+
+
+def test_experts_are_summed_over_the_ranks_that_hold_them():
+    share = Share(0.0, 0.0, 2e6, 4e6)
+    (whole,) = exchanges(plan(dp=8), "data", share)
+    (parted,) = exchanges(plan(dp=8, ep=4), "data", share)
+    assert (whole.group, parted.group) == (8, 2)
+
+
+def test_tensor_parallel_reduces_after_attention_and_feed_forward():
+    assert sent(plan(tp=4), "tensor") == 2 * (2 * 8000 * 3 / 4)  # two passes
+
+
+def test_neighbours_share_a_node():
+    assert exchanges(plan(dp=4, tp=4), "tensor")[0].inside == 4
+    assert exchanges(plan(dp=4, tp=4), "data")[0].inside == 2
+    assert exchanges(plan(pp=2), "pipeline")[0].inside == 2
+    assert exchanges(plan(dp=8, pp=2), "pipeline")[0].inside == 1
 
 
 def test_one_accelerator_sends_nothing():
-    assert collectives(Plan(1, 1, 1, 1, 1, 0, "none", 1, 1), workload(), 6e6, 2e6, 8, train=True) == ()
-
-
-def test_inference_sends_no_gradients():
-    plan = Plan(8, 1, 1, 1, 1, 0, "none", 1, 1)
-    assert collectives(plan, workload(), 6e6, 2e6, 8, train=False) == ()
+    assert collectives(plan(), workload(), SHARE, 8, train=True) == ()

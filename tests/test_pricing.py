@@ -273,3 +273,56 @@ def test_every_combination_answers_or_refuses(hardware, precision, nodes, zero, 
     for span in ranges(result.to_dict()):
         assert 0 <= span["low"] <= span["mid"] <= span["high"] < float("inf")
     assert result.machine.nodes == nodes
+
+
+def test_read_and_written_bytes_are_those_of_the_rows(gpt2):
+    for plan in (
+        {"cp": 2},
+        {"pp": 2},
+        {"tp": 2, "zero": 1},
+        {"recompute": "selective"},
+        {"recompute": "full"},
+    ):
+        result = answer(gpt2, count=4, batch_size=16, stack="eager-1", **plan)
+        assert sum(r.bytes for r in result.breakdown) == result.step.bytes.read + result.step.bytes.written
+        assert sum(r.flop for r in result.breakdown) == result.step.flop.total
+
+
+def test_selective_recompute_runs_attention_again(gpt2):
+    for stack in ("eager-1", "eager-2"):
+        none, selective = (answer(gpt2, stack=stack, recompute=r).step for r in ("none", "selective"))
+        assert selective.flop.recompute > none.flop.recompute
+        assert selective.flop.model == none.flop.model
+        assert selective.time_s.mid > none.time_s.mid
+
+
+def test_uneven_stages_wait_for_the_largest(gpt2):
+    even = answer(gpt2, count=6, pp=6, batch_size=12)
+    uneven = answer(gpt2, count=8, pp=8, batch_size=12)  # 12 blocks: four stages have two, four have one
+    kernels = [sum(r.time_s for r in a.breakdown if r.phase == "forward") for a in (even, uneven)]
+    assert kernels[1] == pytest.approx(kernels[0], rel=0.05)
+
+
+def test_options_without_effect_are_refused_or_said(gpt2):
+    with pytest.raises(InputError, match="optimizer sgd has no effect in mode infer"):
+        Job(model="zoo:gpt2", hardware="h100", mode="infer", optimizer="sgd")
+    with pytest.raises(InputError, match="recompute full has no effect"):
+        Job(model="zoo:gpt2", hardware="h100", mode="infer", recompute="full")
+    said = [line.text for line in answer(gpt2, region="france", zero=3).ledger if line.topic == "not used"]
+    assert len(said) == 2
+
+
+def test_the_cloud_of_the_hardware_sets_the_price(gpt2):
+    fields = {"steps": 1000, "hardware": "aws:p5.48xlarge", "batch_size": 16}
+    there, anywhere = (answer(gpt2, **fields, region=r).run for r in ("aws:us-east-1", "us"))
+    assert there.cost_usd == anywhere.cost_usd
+
+
+def test_the_hash_follows_everything_that_matters(gpt2):
+    base = answer(gpt2).provenance.input_hash
+    assert answer(gpt2).provenance.input_hash == base
+    others = [answer(gpt2, **f) for f in ({"hardware": "a100"}, {"precision": "bf16"}, {"stack": "xla"})]
+    changed = dataclasses.replace(gpt2, ops=(dataclasses.replace(gpt2.ops[0], attrs={"x": 1}), *gpt2.ops[1:]))
+    hashes = {o.provenance.input_hash for o in others} | {answer(changed).provenance.input_hash}
+    assert len(hashes) == 4
+    assert base not in hashes

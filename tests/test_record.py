@@ -6,12 +6,13 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from predictor.errors import InputError, UnsupportedError
 from predictor.frontends import ReadOptions, load_graph
-from predictor.ir import BACKWARD, FORWARD
+from predictor.ir import BACKWARD, FORWARD, RECOMPUTE
 from predictor.stack import find_stack
 from predictor.workload import count
 
@@ -252,7 +253,7 @@ def test_control_flow_on_data_is_refused_with_advice():
 
 
 def test_inputs_of_a_wrong_shape_are_named():
-    with pytest.raises(InputError, match=r"recording a step failed: .*inputs were input:float32\[8,5\]"):
+    with pytest.raises(InputError, match=r"recording a step failed.*inputs were input:float32\[8,5\]"):
         load_graph(Precise(), ReadOptions(inputs=torch.zeros(8, 5)))
 
 
@@ -282,3 +283,26 @@ def test_every_operator_of_the_zoo_has_a_formula():
         seq = small["S"] if entry.sequence else None
         graph = load_graph(f"zoo:{name}", ReadOptions(batch=1, seq_len=seq))
         assert count(graph, EAGER, True).unpriced == (), name
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Mlp()
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False)
+
+
+def test_checkpointed_work_is_recompute_not_model():
+    x = torch.zeros(8, 16, requires_grad=True)
+    plain, again = (load_graph(m, ReadOptions(inputs=x)) for m in (Mlp(), Checkpointed()))
+    assert matrix_flop(again, BACKWARD) == matrix_flop(plain, BACKWARD)
+    assert matrix_flop(again, RECOMPUTE) > 0
+
+
+def test_the_batch_stands_where_its_letter_stands():
+    recurrent = nn.Linear(16, 4)
+    graph = load_graph(recurrent, ReadOptions(batch=8, inputs=["float32[5,B,16]"]))
+    assert graph.batch == 8
+    assert graph.ops[0].inputs[1].shape == (40, 16)

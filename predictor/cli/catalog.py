@@ -197,10 +197,14 @@ def _stack_row(stack: "Stack") -> Facts:
 
 
 def _stack(stack: "Stack") -> Facts:
-    spans: tuple[tuple[str, Span, str], ...] = (
+    spans: tuple[tuple[str, Span | None, str], ...] = (
         ("host time of a launch", stack.host_s, "us"),
         ("memory of the context", stack.context_byte, "GB"),
         ("allocator reserve over live tensors", stack.reserved_share, ""),
+        ("unused segments that stay reserved", stack.fragmentation, ""),
+        ("workspace of the matrix library", stack.blas_byte, "GB"),
+        ("memory of the convolution library", stack.convolution_byte, "GB"),
+        ("workspace over the largest convolution", stack.convolution_workspace, ""),
         ("optimizer traffic over one pass", stack.optimizer_passes, ""),
         ("gradient communication hidden", stack.overlap, ""),
     )
@@ -210,7 +214,7 @@ def _stack(stack: "Stack") -> Facts:
         "attention": stack.attention,
         "fuses_elementwise": stack.fuse_elementwise,
         "optimizer_launches_per_tensor": stack.optimizer_launches,
-        "figures": [figure(name, _of_span(span, stack), unit) for name, span, unit in spans],
+        "figures": [figure(name, _of_span(span, stack), unit) for name, span, unit in spans if span],
     }
 
 

@@ -18,6 +18,7 @@ from predictor.cli.options import (
     Force,
     Form,
     Model,
+    NoCache,
     Output,
     Quiet,
     Verbose,
@@ -62,6 +63,7 @@ def estimate(
     output: Output = None,
     force: Force = False,
     allow_code: AllowCode = False,
+    no_cache: NoCache = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **fields: Any,
@@ -76,7 +78,7 @@ def estimate(
         job = make_job(job_fields(model, fields, allow_code))
         from predictor.pricing import estimate as predict
 
-        answer = predict(job, context.obj)
+        answer = predict(job, context.obj, cache=not no_cache)
     from predictor.report import render
 
     color, width = styling(output)
@@ -94,6 +96,7 @@ def compare(
     output: Output = None,
     force: Force = False,
     allow_code: AllowCode = False,
+    no_cache: NoCache = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **fields: Any,
@@ -108,7 +111,7 @@ def compare(
     with reading(verbose):
         machines, places = _split(hardware, "hardware"), _split(region, "region")
         job = job_fields(model, fields, allow_code)
-        rows = _price_all(_candidates(job, machines, places), context.obj)
+        rows = _price_all(_candidates(job, machines, places), context.obj, cache=not no_cache)
     from predictor.report import render_comparison
 
     color, width = styling(output)
@@ -193,6 +196,7 @@ def _candidates(job: Mapping[str, Any], machines: list[str], places: list[str]) 
 class _Readings:
     """The model as recorded at each micro-batch, so that candidates share one recording."""
 
+    cache: bool
     graphs: dict[int, "Graph | InputError"] = field(default_factory=dict)
 
     def read(self, job: "Job", plan: "Plan") -> "Graph":
@@ -201,7 +205,7 @@ class _Readings:
 
         if plan.micro_batch not in self.graphs:
             try:
-                self.graphs[plan.micro_batch] = read_model(job, plan)
+                self.graphs[plan.micro_batch] = read_model(job, plan, self.cache)
             except InputError as error:
                 self.graphs[plan.micro_batch] = error
         found = self.graphs[plan.micro_batch]
@@ -210,11 +214,11 @@ class _Readings:
         return found
 
 
-def _price_all(candidates: list[_Candidate], command: str) -> list[tuple[str, "Estimate | str"]]:
+def _price_all(candidates: list[_Candidate], command: str, cache: bool) -> list[tuple[str, "Estimate | str"]]:
     """The answer to each candidate or the reason why there is none; InputError when there is no answer."""
     from predictor.pricing import price, resolve
 
-    readings = _Readings()
+    readings = _Readings(cache)
     rows: list[tuple[str, Estimate | str]] = []
     for candidate in candidates:
         job = make_job(candidate.fields)

@@ -13,7 +13,8 @@ Model = Annotated[
     str,
     typer.Argument(
         help="zoo:NAME, timm:NAME, torchvision:NAME, file.py:factory, package.module:factory, a Hugging Face "
-        "config.json, model.onnx, or a job file job.toml. A model given as Python runs that code.",
+        "config.json, model.onnx, program.pt2, jax:file.py:loss, or a job file job.toml. A model given as "
+        "Python runs that code.",
         metavar="MODEL",
         show_default=False,
     ),
@@ -33,6 +34,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace FILE when it exist
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let a job file name a model in Python, whose code is then run.")
 ]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Record the model anew; keep nothing on disk.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show library warnings, timings and tracebacks.")
@@ -56,6 +58,7 @@ OPTIONS: dict[str, tuple[Any, str, str]] = {
         "NAME:DTYPE[SIZES]",
         "A model input: ids:int64[8,1024], or B, S, P as sizes. Repeatable.",
     ),
+    "dims": (list[str], "NAME=SIZE", "A symbolic axis of an ONNX or .pt2 file. Repeatable."),
     "optimizer": (str, "sgd|adam|adamw|adafactor|lion|none", "Default: adamw."),
     "mode": (str, "train|infer", "Default: train."),
     "steps": (str, "COUNT", "Length of the run in optimizer steps; counts as 20e9, 300B."),
@@ -83,6 +86,7 @@ READING = (
     "seq_len",
     "image_size",
     "inputs",
+    "dims",
     "mode",
     "strict",
 )
@@ -90,7 +94,8 @@ READING = (
 
 def flag(field: str) -> str:
     """The option of a field of Job."""
-    return "--input" if field == "inputs" else "--" + field.replace("_", "-")
+    singular = {"inputs": "--input", "dims": "--dim"}  # repeated, one value each time
+    return singular.get(field, "--" + field.replace("_", "-"))
 
 
 def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

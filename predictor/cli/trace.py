@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,14 +20,22 @@ from predictor.cli.options import (
 )
 from predictor.cli.output import check_output, choose_form, deliver
 from predictor.cli.tables import plain_table
-from predictor.errors import InputError
+from predictor.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from predictor.ir import Graph
+    from predictor.oracles.comparison import Check
     from predictor.workload import Workload
 
 STACK = "eager-2"
 _TOP = 15
+
+CheckToo = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Also count with PyTorch's counter and fvcore, and explain every difference."
+    ),
+]
 
 
 @with_options(READING)
@@ -35,6 +43,7 @@ def trace(
     context: typer.Context,
     model: Model,
     *,
+    check: CheckToo = False,
     form: PlainForm = None,
     output: Output = None,
     force: Force = False,
@@ -51,14 +60,18 @@ def trace(
     form = choose_form(form, output, ("table", "json"))
     check_output(output, force)
     with reading(verbose):
-        counts = _count(job_fields(model, fields, allow_code), context.obj)
+        counts = _count(job_fields(model, fields, allow_code), context.obj, check)
     text = json.dumps(counts, indent=2) if form == "json" else _table(counts)
     deliver(text, output, force, quiet)
 
 
-def _count(fields: dict[str, Any], command: str) -> dict[str, Any]:
-    """Read the model and count it; InputError under --strict when an operator has no formula."""
+def _count(fields: dict[str, Any], command: str, check: bool) -> dict[str, Any]:
+    """Read the model and count it; InputError under --strict when an operator has no formula.
+
+    With ``check``, CheckFailedError when another counter differs for no known reason.
+    """
     from predictor.frontends import ReadOptions, load_graph
+    from predictor.job import dim_sizes
     from predictor.stack import find_stack
     from predictor.workload import count
 
@@ -71,12 +84,48 @@ def _count(fields: dict[str, Any], command: str) -> dict[str, Any]:
         channels_last=fields.get("memory_format") == "channels-last",
         train=train,
         inputs=fields.get("inputs"),
+        dims=dim_sizes(fields.get("dims")),
     )
     graph = load_graph(fields["model"], options)
     work = count(graph, find_stack(STACK), train)
     if fields.get("strict") and work.unpriced:
         raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
-    return _as_dict(graph, work, command)
+    counts = _as_dict(graph, work, command)
+    return counts | {"check": _checked(fields["model"], options, graph)} if check else counts
+
+
+def _checked(source: Any, options: Any, graph: "Graph") -> dict[str, Any]:
+    """The comparison with other counters, as JSON."""
+    from predictor.oracles import check
+
+    found = check(source, options, graph)
+    if found.unexplained:
+        rows = "\n".join(
+            f"{line.oracle}, {line.phase}, {line.family}: {line.unexplained:+d} flop of {line.theirs}"
+            for line in found.unexplained
+        )
+        raise CheckFailedError(
+            f"the counts of {graph.name} differ for no known reason (theirs minus ours):\n{rows}\n"
+            "one of the counts is wrong; please report the model"
+        )
+    return _check_dict(found)
+
+
+def _check_dict(found: "Check") -> dict[str, Any]:
+    return {
+        "lines": [
+            {
+                "oracle": line.oracle,
+                "phase": line.phase,
+                "operators": line.family,
+                "flop": line.ours,
+                "oracle_flop": line.theirs,
+                "reasons": dict(line.reasons),
+            }
+            for line in found.lines
+        ],
+        "not_run": dict(found.missing),
+    }
 
 
 def _as_dict(graph: "Graph", work: "Workload", command: str) -> dict[str, Any]:
@@ -148,8 +197,29 @@ def _table(counts: dict[str, Any]) -> str:
     headers = ("kind", "phase", "kernels", "matrix flop", "bytes")
     lines += ["", plain_table(headers, rows, frozenset({2, 3, 4}))]
     lines += [f"{note['topic']}: {note['text']}; {note['advice']}" for note in counts["notes"]]
+    if "check" in counts:
+        lines += ["", *_check_table(counts["check"])]
     return "\n".join(lines)
 
 
 def _moved(byte: dict[str, int]) -> str:
     return f"{byte['read']:.4g} bytes read, {byte['written']:.4g} written"
+
+
+def _check_table(check: dict[str, Any]) -> list[str]:
+    """One line for each oracle, phase and family of operators, and what could not run."""
+    rows = []
+    for line in check["lines"]:
+        difference = line["oracle_flop"] - line["flop"]
+        why = "; ".join(f"{reason} ({flop:+d})" for reason, flop in line["reasons"].items())
+        cells = (
+            line["oracle"],
+            line["phase"],
+            line["operators"],
+            f"{line['flop']}",
+            f"{line['oracle_flop']}",
+        )
+        rows.append((*cells, f"{difference:+d}" if difference else "0", why or "equal"))
+    headers = ("counter", "phase", "operators", "our flop", "its flop", "difference", "reason")
+    table = [plain_table(headers, rows, frozenset({3, 4, 5}))] if rows else []
+    return [*table, *(f"{oracle} {why}" for oracle, why in check["not_run"].items())]

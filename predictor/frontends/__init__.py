@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from predictor.errors import InputError, did_you_mean
+from predictor.frontends.jax_function import is_jax
 from predictor.ir import Graph, TensorSpec
 from predictor.zoo import ZOO
 
 FORMS = (
     "zoo:NAME, timm:NAME, torchvision:NAME, file.py:factory, package.module:factory, "
-    "a Hugging Face config.json, or model.onnx"
+    "a Hugging Face config.json, model.onnx, program.pt2, or jax:file.py:loss"
 )
 
 
@@ -38,18 +39,17 @@ class ReadOptions:
 
 def load_graph(source: Any, options: ReadOptions) -> Graph:
     """Read any supported model source; raises InputError with the accepted forms when it is none."""
+    if is_jax(source, options.inputs):
+        return _jax(source, options)
     if not isinstance(source, str | Path):
         return _torch(source, options)
     text = str(source)
     prefix, colon, rest = text.partition(":")
     if colon and prefix in {"zoo", "timm", "torchvision"}:
         return _torch(text, options)
-    if text.endswith(".onnx"):
-        return _onnx(_existing(text), options)
-    if text.endswith(".json"):
-        from predictor.frontends.torch_hf import read_config
-
-        return read_config(_existing(text), options)
+    for suffix, read in _FILES.items():
+        if text.endswith(suffix):
+            return read(_existing(text), options)
     if colon and rest.isidentifier():
         return _torch(text, options)
     raise InputError(f"model '{text}' is none of: {FORMS}{did_you_mean(text, [f'zoo:{n}' for n in ZOO])}")
@@ -59,7 +59,8 @@ def runs_code(source: Any) -> bool:
     """True when reading this source executes Python that the user names."""
     text = str(source)
     prefix, colon, rest = text.partition(":")
-    return bool(colon) and prefix not in {"zoo", "timm", "torchvision"} and rest.isidentifier()
+    data = prefix in {"zoo", "timm", "torchvision"}
+    return bool(colon) and not data and (prefix == "jax" or rest.isidentifier())
 
 
 def _existing(text: str) -> Path:
@@ -86,13 +87,50 @@ def _onnx(path: Path, options: ReadOptions) -> Graph:
         raise InputError(
             f"{path}: image_size has no effect; the file fixes the image, export it at another size"
         )
-    graph = read_onnx(path, options.batch, dict(options.dims), options.seq_len)
+    return _by_rule(read_onnx(path, options.batch, dict(options.dims), options.seq_len), options)
+
+
+def _exported(path: Path, options: ReadOptions) -> Graph:
+    from predictor.frontends.exported_file import read_exported
+
+    if options.inputs is not None:
+        raise InputError(
+            f"{path}: an exported program names its own inputs; leave --input away and give --batch-size"
+        )
+    sizes = (options.batch, dict(options.dims), options.seq_len, options.image_size)
+    return _by_rule(read_exported(path, *sizes), options)
+
+
+def _jax(source: Any, options: ReadOptions) -> Graph:
+    from predictor.frontends.jax_function import read_jax
+
+    graph = read_jax(
+        source,
+        options.inputs,
+        batch=options.batch,
+        sequence=options.seq_len,
+        image=options.image_size,
+        train=options.train,
+    )
+    half = _HALF.get(options.precision)
+    return graph if half is None else in_half(graph, half, options.precision)
+
+
+def _by_rule(graph: Graph, options: ReadOptions) -> Graph:
+    """The graph of a file that holds one forward pass in fixed types, as the job asks for it."""
     if not options.train:
         graph = forward_only(graph)
     half = _HALF.get(options.precision)
     return graph if half is None else in_half(graph, half, options.precision)
 
 
+def _config(path: Path, options: ReadOptions) -> Graph:
+    from predictor.frontends.config import read_config
+
+    return read_config(path, options)
+
+
+_FILES = {".onnx": _onnx, ".pt2": _exported, ".json": _config}
 _HALF = {
     "fp16": "float16",
     "bf16": "bfloat16",

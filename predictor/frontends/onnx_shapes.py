@@ -45,7 +45,7 @@ _SHAPE_ARITHMETIC = (
     "Gather Concat Unsqueeze Squeeze Slice Cast CastLike Add Sub Mul Div Mod Neg Abs Sign Floor Ceil Round "
     "Sqrt Pow Reciprocal Exp Log Sin Cos Min Max Range ConstantOfShape Reshape Flatten Expand Tile Identity "
     "Transpose Split Trilu CumSum NonZero Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Where "
-    "IsNaN GatherND ScatterND ReduceProd ReduceSum ReduceMin ReduceMax ReduceMean"
+    "IsNaN Clip Relu GatherND ScatterND ReduceProd ReduceSum ReduceMin ReduceMax ReduceMean"
 )
 _FOLDABLE = frozenset(_SHAPE_ARITHMETIC.split())
 # Operators without a shape rule in onnx whose first result has the first input's shape.

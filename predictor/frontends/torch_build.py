@@ -14,33 +14,35 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+
+from predictor.errors import InputError
+from predictor.frontends.torch_device import any_device, on_cpu
+from predictor.frontends.torch_meta import MetaMode
+from predictor.frontends.torch_standin import RecordingMode
 
 # A tensor of more elements than this is never made for real.
 SMALL = 2**14
-_SIZED_FACTORIES = {
-    "empty",
-    "zeros",
-    "ones",
-    "full",
-    "rand",
-    "randn",
-    "new_empty",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-}
+# Two small tensors whose elements together stay below this cannot broadcast to a large one.
+_SAFE = 2 * 2**7
 
 
-def fake_mode() -> FakeTensorMode:
+def fake_mode() -> RecordingMode:
     """A fake tensor mode that also takes the real tensors a model holds beside its weights."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    return RecordingMode()
 
 
 class _Building(TorchDispatchMode):
-    """Large new tensors are fake, small ones real."""
+    """Large new tensors are fake, small ones real; all are on the CPU."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
@@ -49,19 +51,42 @@ class _Building(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if self._is_large(func, args) or any(isinstance(a, FakeTensor) for a in tree_leaves((args, kwargs))):
+        kwargs = on_cpu(kwargs) if kwargs else {}
+        tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+        if any(isinstance(t, FakeTensor) for t in tensors):
             with self.mode:
                 return func(*args, **kwargs)
+        if not func.is_view and not func._schema.is_mutable and self._may_be_large(func, args, tensors):
+            twin = self._shapes(func, args, kwargs)
+            if any(t.numel() > SMALL for t in tree_leaves(twin) if isinstance(t, torch.Tensor)):
+                return twin
         return func(*args, **kwargs)
 
     @staticmethod
-    def _is_large(func: Any, args: tuple[Any, ...]) -> bool:
-        name = func._schema.name.removeprefix("aten::")
-        if name not in _SIZED_FACTORIES:
-            return False
-        size = next((a for a in args if isinstance(a, list | tuple)), ())
-        return prod(int(n) for n in size) > SMALL
+    def _may_be_large(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> bool:
+        """New tensors by their size where it is given, results by what their arguments could broadcast to."""
+        sized = next((a for a in args if isinstance(a, list | tuple) and a and isinstance(a[0], int)), None)
+        if sized is not None:
+            return prod(sized) > SMALL // max(sum(t.numel() for t in tensors), 1)
+        if tensors:
+            return sum(t.numel() for t in tensors) > _SAFE
+        return any(isinstance(a, int | float) and abs(a) > _SAFE for a in args)
+
+    def _shapes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result as fake tensors; None where it depends on data.
+
+        Given real tensors alone, a fake mode computes: they are made fake first.
+        """
+
+        def fake(value: Any) -> Any:
+            return self.mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+        try:
+            with self.mode:
+                args, kwargs = tree_map(fake, (args, kwargs))
+                return func(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return None
 
 
 @contextmanager
@@ -78,9 +103,11 @@ def _no_initial_values() -> Iterator[None]:
             setattr(nn.init, name, function)
 
 
-def build(factory: Callable[[], Any], mode: FakeTensorMode) -> Any:
+def build(factory: Callable[[], Any], mode: FakeTensorMode | MetaMode) -> Any:
     """Call ``factory`` so that nothing large is allocated; the tensors of the module it returns are fake."""
-    with warnings.catch_warnings(), _no_initial_values(), _Building(mode):
+    if isinstance(mode, MetaMode):  # counting alone
+        return mode.build(factory)
+    with warnings.catch_warnings(), _no_initial_values(), any_device(), _Building(mode):
         warnings.simplefilter("ignore")  # what a constructor warns of concerns real training
         module = factory()
     if isinstance(module, nn.Module):
@@ -133,6 +160,11 @@ def _replace_tensors(module: nn.Module, change: Callable[[torch.Tensor], torch.T
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    if is_lazy(tensor):
+        raise InputError(
+            "the model has lazy layers (nn.LazyLinear and the like), whose weights have no sizes before a "
+            "first run; give their sizes, nn.Linear(16, 4) for nn.LazyLinear(4)"
+        )
     if isinstance(tensor, FakeTensor) and tensor.fake_mode is mode and tensor.device.type == "cpu":
         return tensor
     with mode:

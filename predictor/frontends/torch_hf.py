@@ -5,8 +5,7 @@ The configuration is data: remote code it may name is never fetched nor run.
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,30 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from predictor.errors import InputError, did_you_mean
 from predictor.frontends import ReadOptions
-from predictor.frontends.torch_build import build, fake_mode
+from predictor.frontends.torch_build import build
+from predictor.frontends.torch_hf_inputs import inputs_of, parts_of
+from predictor.frontends.torch_hf_kernels import accelerator_paths
+from predictor.frontends.torch_hf_values import AnsweringMode
 from predictor.frontends.torch_model import Loaded, read_module
 from predictor.frontends.torch_vision import ensure_torchvision
 from predictor.ir import Graph
 
 # Tasks tried in this order for a configuration that names no architecture.
 _TASKS = (
+    "AutoModelForSpeechSeq2Seq",
     "AutoModelForSeq2SeqLM",
     "AutoModelForMaskedLM",
     "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
     "AutoModelForImageClassification",
+    "AutoModelForCTC",
+    "AutoModelForAudioClassification",
     "AutoModel",
 )
-_DEFAULT_SEQ_LEN = 1024
-_BATCH_TEXT, _BATCH_IMAGE = 8, 32
+# Names under which a configuration asks for a fused attention kernel.
+_FUSED = ("flash", "flex", "kernels-community")
+
+Note = tuple[str, str, str]
 
 
 def read_config(path: Path, options: ReadOptions) -> Graph:
@@ -47,32 +55,28 @@ def read_config(path: Path, options: ReadOptions) -> Graph:
         ) from None
     transformers.logging.set_verbosity_error()
     config = _config(content, path, transformers)
-    mode = fake_mode()
+    notes = _settle(config)
+    mode = AnsweringMode()
     module = _module(config, content, path, transformers, mode)
+    options, given = _without_padding(options)
+    if given is None:
+        found = inputs_of(module, module.config)
+        specs, sizes, loss, notes = found.specs, found.sizes, found.loss, (*notes, *found.notes)
+    else:
+        specs, sizes, loss = given, {}, None
+    fused = _asks_for_fused(content)
     name = str(content.get("_name_or_path") or content["model_type"])
-    specs, sizes = _inputs(module, config)
-    with _unpacked(transformers):
-        return read_module(Loaded(module, name, str(path), specs, sizes), options, mode)
-
-
-@contextmanager
-def _unpacked(transformers: Any) -> Iterator[None]:
-    """One sequence per row, as the position ids say.
-
-    Whether several are packed is read from tensor values, which fake tensors lack; unable to tell,
-    transformers would write out a full mask and lose the causal kernel.
-    """
-    masking = getattr(transformers, "masking_utils", None)
-    name = "find_packed_sequence_indices"
-    if not hasattr(masking, name):
-        yield
-        return
-    kept = getattr(masking, name)
-    setattr(masking, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        setattr(masking, name, kept)
+    loaded = Loaded(
+        module,
+        name,
+        str(path),
+        specs,
+        sizes,
+        loss,
+        around=lambda _: accelerator_paths(module, transformers, fused),
+    )
+    graph = read_module(loaded, options, mode)
+    return replace(graph, notes=(*graph.notes, *notes))
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -90,17 +94,33 @@ def _config(content: dict[str, Any], path: Path, transformers: Any) -> Any:
     known = transformers.CONFIG_MAPPING
     if kind not in known:
         raise InputError(f"{path}: unknown model_type '{kind}'{did_you_mean(kind, known.keys())}")
-    fields = {k: v for k, v in content.items() if k not in {"model_type", "auto_map", "transformers_version"}}
+    apart = {"model_type", "auto_map", "transformers_version", "attn_implementation", "_attn_implementation"}
+    fields = {k: v for k, v in content.items() if k not in apart}
     try:
-        config = known[kind].from_dict(fields)
+        return known[kind].from_dict(fields)
     except Exception as error:
         raise InputError(f"{path}: transformers refuses it: {type(error).__name__}: {error}") from None
-    config.use_cache = False
-    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = (
-            0  # the decoder's input is the label shifted; which token is no matter
-        )
-    return config
+
+
+def _settle(config: Any) -> tuple[Note, ...]:
+    """Settings of generation and of chance, for a step of training: no cache, no layer left out."""
+    dropped = set()
+    for part in parts_of(config):
+        part.use_cache = False
+        # The decoder's input is the label shifted; which token starts it is no matter.
+        if part.is_encoder_decoder and getattr(part, "decoder_start_token_id", None) is None:
+            part.decoder_start_token_id = 0
+        if part.is_encoder_decoder and getattr(part, "pad_token_id", None) is None:
+            part.pad_token_id = 0
+        if getattr(part, "languages", None) and getattr(part, "default_language", "") is None:
+            part.default_language = next(iter(part.languages))  # adapters of one language train at a time
+        for name in [n for n in vars(part) if n.endswith("layerdrop") and vars(part)[n]]:
+            dropped.add(f"{name} {vars(part)[name]}")
+            setattr(part, name, 0.0)
+    if not dropped:
+        return ()
+    text = f"layers that training leaves out at random are all counted ({', '.join(sorted(dropped))})"
+    return (("layerdrop", text, "expect that share of the layers' work to be saved"),)
 
 
 def _module(
@@ -111,8 +131,9 @@ def _module(
     makers: list[Any]
     if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
         makers = [kind]
+        config = _part_for(kind, config)
     else:
-        autos = [getattr(transformers, task) for task in _TASKS]
+        autos = [getattr(transformers, task) for task in _TASKS if hasattr(transformers, task)]
         makers = [auto.from_config for auto in autos if type(config) in auto._model_mapping]
     if not makers:
         raise InputError(f"{path}: transformers has no model for '{content['model_type']}'")
@@ -123,28 +144,28 @@ def _module(
     return module
 
 
-def _inputs(module: Any, config: Any) -> tuple[list[str], dict[str, int | None]]:
-    """Input specs of the common tasks, labels included where the model computes its own loss."""
-    takes = inspect.signature(module.forward).parameters
-    main = module.main_input_name
-    if main == "pixel_values":
-        vision = getattr(config, "vision_config", config)
-        side, channels = getattr(vision, "image_size", 224), getattr(vision, "num_channels", 3)
-        side = side[0] if isinstance(side, list | tuple) else side
-        labels = ["labels:int64[B]"] if "labels" in takes else []
-        return [f"pixel_values:float32[B,{channels},P,P]", *labels], {"B": _BATCH_IMAGE, "P": side}
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    sizes: dict[str, int | None] = {"B": _BATCH_TEXT, "S": min(longest or _DEFAULT_SEQ_LEN, _DEFAULT_SEQ_LEN)}
-    if main != "input_ids":
-        raise InputError(f"{type(module).__name__} takes '{main}'; give it with --input {main}:float32[...]")
-    specs = ["input_ids:int64[B,S]"]
-    name = type(module).__name__
-    if name.endswith(("SequenceClassification",)):
-        specs.append("labels:int64[B]")
-    elif "labels" in takes and not name.endswith(("QuestionAnswering", "MultipleChoice")):
-        specs.append("labels:int64[B,S]")
-    elif "decoder_input_ids" in takes:
-        specs.append("decoder_input_ids:int64[B,S]")
-    if "next_sentence_label" in takes and "labels" in takes:
-        specs.append("next_sentence_label:int64[B]")
-    return specs, sizes
+def _part_for(kind: Any, config: Any) -> Any:
+    """The part of a composite configuration that a class is built from, such as its text part."""
+    wanted = kind.config_class
+    if wanted is None or isinstance(config, wanted):
+        return config
+    return next((part for part in parts_of(config) if isinstance(part, wanted)), config)
+
+
+def _without_padding(options: ReadOptions) -> tuple[ReadOptions, list[str] | None]:
+    """Options without an attention_mask [b, s]: nothing is padded, and a mask of ones hides nothing.
+
+    Also the specs that remain, None when the job gives no inputs.
+    """
+    given = options.inputs
+    specs = [given] if isinstance(given, str) else given
+    if not isinstance(specs, list | tuple) or not all(isinstance(s, str) for s in specs):
+        return options, None if given is None else []
+    kept = [s for s in specs if not (s.strip().startswith("attention_mask") and s.count(",") == 1)]
+    return replace(options, inputs=kept), list(kept)
+
+
+def _asks_for_fused(content: dict[str, Any]) -> bool:
+    """Whether the configuration itself asks for a fused attention kernel."""
+    asked = content.get("attn_implementation") or content.get("_attn_implementation") or ""
+    return isinstance(asked, str) and asked.startswith(_FUSED)

@@ -16,12 +16,18 @@ import torch
 from torch.library import Library
 
 from predictor.errors import UnsupportedError
+from predictor.frontends.torch_flex import one_kernel
+from predictor.frontends.torch_masks import Pattern, pattern_of
+from predictor.frontends.torch_recurrent import implement as implement_recurrent
 
 _OWN = Library("predictor", "DEF")
-_OWN.define("attention(Tensor q, Tensor k, Tensor v, Tensor? bias, bool is_causal) -> (Tensor, Tensor)")
+_OWN.define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? bias, bool is_causal, int window, int pairs) "
+    "-> (Tensor, Tensor)"
+)
 _OWN.define(
     "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor out, "
-    "Tensor lse, bool is_causal, bool bias_grad) -> (Tensor, Tensor, Tensor, Tensor)"
+    "Tensor lse, bool is_causal, int window, int pairs, bool bias_grad) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _OWN.define("grouped_mm(Tensor a, Tensor b, Tensor ends) -> Tensor")
 _OWN.define("grouped_mm_weight(Tensor a, Tensor grad, Tensor ends) -> Tensor")
@@ -39,7 +45,7 @@ _FLOAT32 = (
 
 
 @torch.library.register_fake("predictor::attention", lib=_OWN)
-def _attention_shape(q: Any, k: Any, v: Any, bias: Any, is_causal: bool) -> tuple[Any, Any]:
+def _attention_shape(q: Any, k: Any, v: Any, bias: Any, *_: Any) -> tuple[Any, Any]:
     b, h, s, _ = q.shape
     out = q.new_empty(b, s, h, v.shape[-1]).transpose(1, 2)
     return out, q.new_empty((b, h, s), dtype=torch.float32)
@@ -47,9 +53,9 @@ def _attention_shape(q: Any, k: Any, v: Any, bias: Any, is_causal: bool) -> tupl
 
 @torch.library.register_fake("predictor::attention_backward", lib=_OWN)
 def _attention_backward_shape(
-    grad: Any, q: Any, k: Any, v: Any, bias: Any, out: Any, lse: Any, is_causal: bool, bias_grad: bool
+    grad: Any, q: Any, k: Any, v: Any, bias: Any, out: Any, lse: Any, *pattern_and_bias_grad: Any
 ) -> tuple[Any, Any, Any, Any]:
-    bias_gradient = torch.empty_like(bias) if bias_grad else q.new_empty(0)
+    bias_gradient = torch.empty_like(bias) if pattern_and_bias_grad[-1] else q.new_empty(0)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), bias_gradient
 
 
@@ -57,10 +63,11 @@ class _Attention(torch.autograd.Function):
     """A fused kernel: saves q, k, v, bias, the result and one number per row, never the scores."""
 
     @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any, bias: Any, is_causal: bool) -> Any:
-        out, lse = torch.ops.predictor.attention(q, k, v, bias, is_causal)
+    def forward(ctx: Any, q: Any, k: Any, v: Any, bias: Any, pattern: Pattern) -> Any:
+        kept = (pattern.causal, pattern.window, pattern.pairs)
+        out, lse = torch.ops.predictor.attention(q, k, v, bias, *kept)
         ctx.save_for_backward(q, k, v, bias, out, lse)
-        ctx.is_causal = is_causal
+        ctx.kept = kept
         return out
 
     @staticmethod
@@ -68,9 +75,14 @@ class _Attention(torch.autograd.Function):
         q, k, v, bias, out, lse = ctx.saved_tensors
         wants_bias = bias is not None and ctx.needs_input_grad[3]
         dq, dk, dv, dbias = torch.ops.predictor.attention_backward(
-            grads[0], q, k, v, bias, out, lse, ctx.is_causal, wants_bias
+            grads[0], q, k, v, bias, out, lse, *ctx.kept, wants_bias
         )
         return dq, dk, dv, dbias if wants_bias else None, None
+
+
+def fused_attention(query: Any, key: Any, value: Any, bias: Any, pattern: Pattern) -> Any:
+    """softmax(q k^T + bias) v over the scores that ``pattern`` keeps, in one kernel."""
+    return _Attention.apply(query, key, value, bias, pattern)
 
 
 def _attention(
@@ -84,12 +96,14 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
+    pattern = pattern_of(attn_mask) or Pattern(causal=is_causal, bias=True)
+    bias = attn_mask if pattern.bias else None
     lead = query.shape[:-3]
     if len(lead) != 1:  # bring [s, d], [h, s, d] and [..., h, s, d] to four axes and back
         q, k, v = (t.reshape(-1, *((1,) * (3 - t.dim())), *t.shape[-3:]) for t in (query, key, value))
-        out = _Attention.apply(q, k, v, attn_mask, is_causal)
+        out = fused_attention(q, k, v, bias, pattern)
         return out.reshape(*query.shape[:-1], value.shape[-1])
-    return _Attention.apply(query, key, value, attn_mask, is_causal)
+    return fused_attention(query, key, value, bias, pattern)
 
 
 @torch.library.register_fake("predictor::grouped_mm", lib=_OWN)
@@ -136,6 +150,36 @@ def _dropout(x: Any, p: float, train: bool) -> Any:
     return torch.ops.aten.native_dropout(x, p, train)[0]
 
 
+def _sparse_rows(grad: Any, indices: Any, num_weights: int, *_: Any) -> Any:
+    """The sparse gradient of a table: PyTorch keeps the rows of ``grad`` and their indices; nothing moves.
+
+    The recording has no sparse tensors: the rows' memory stands for the gradient in the shape of the table.
+    """
+    width = grad.shape[-1]
+    return grad.reshape(-1, width).as_strided((num_weights, width), (width, 1))
+
+
+def _bag_backward(
+    grad: Any,
+    indices: Any,
+    offsets: Any,
+    bag_of: Any,
+    bag_size: Any,
+    maxima: Any,
+    num_weights: int,
+    by_frequency: bool,
+    mode: int,
+    sparse: bool,
+    *rest: Any,
+) -> Any:
+    """The gradient of an embedding bag's table; sparse, it is one row of its bag's gradient per index."""
+    if sparse:
+        return _sparse_rows(grad.index_select(0, indices), indices, num_weights)
+    return torch.ops.aten._embedding_bag_dense_backward(
+        grad, indices, bag_of, bag_size, maxima, num_weights, by_frequency, mode, *rest
+    )
+
+
 def _in_float32(overload: Any) -> Callable[..., Any]:
     no_autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 
@@ -169,13 +213,16 @@ def accelerator_kernels(autocast: torch.dtype | None) -> Iterator[None]:
             library.impl("dropout", _dropout, "AutogradCPU")
             library.impl("rms_norm", _rms_norm, "AutogradCPU")
             library.impl("_grouped_mm", _grouped_mm, "AutogradCPU")
-            if autocast is not None:
-                for name in _FLOAT32:
-                    overload = _overload(name)
-                    if overload is not None:
-                        library.impl(name, _in_float32(overload), "AutocastCPU", allow_override=True)
+            library.impl("embedding_sparse_backward", _sparse_rows, "AutogradCPU")
+            library.impl("_embedding_bag_backward", _bag_backward, "AutogradCPU")
+            implement_recurrent(library)
+            for name in _FLOAT32:  # also for a model that enters autocast by itself
+                overload = _overload(name)
+                if overload is not None:
+                    library.impl(name, _in_float32(overload), "AutocastCPU", allow_override=True)
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        cast = torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None)
+        with cast, one_kernel(fused_attention):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

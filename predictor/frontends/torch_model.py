@@ -1,6 +1,7 @@
 """PyTorch models, however they are named, to a Graph."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch._subclasses.fake_tensor import (
 from predictor.errors import InputError, PredictorError, UnsupportedError
 from predictor.frontends import ReadOptions
 from predictor.frontends.inputs import InputSpec, parse_input
+from predictor.frontends.torch_blame import advice, place_of
 from predictor.frontends.torch_build import convert, fake_copy, fake_mode
+from predictor.frontends.torch_device import any_device
+from predictor.frontends.torch_hf_kernels import paths_of
 from predictor.frontends.torch_record import parameters_of, record_step
 from predictor.ir import Graph
 
@@ -32,6 +36,7 @@ class Loaded:
 
     inputs  specs, tensors, a dict of tensors, or a callable that makes them
     sizes   what B, S and P of the specs are when the job does not say
+    around  makes a context to record in, for models that need one
     """
 
     module: nn.Module
@@ -41,6 +46,7 @@ class Loaded:
     sizes: Mapping[str, int | None]
     loss: Loss | None = None
     taken: frozenset[str] = frozenset()
+    around: Callable[[Any], AbstractContextManager[Any]] | None = None
 
 
 def read_torch(source: Any, options: ReadOptions) -> Graph:
@@ -73,38 +79,40 @@ def read_module(loaded: Loaded, options: ReadOptions, mode: FakeTensorMode) -> G
         except (RuntimeError, TypeError, OverflowError) as error:
             raise InputError(f"{loaded.source}: its inputs cannot be made: {_first_line(error)}") from None
     batch, tokens = _sizes_of(arguments)
+    around = loaded.around(mode) if loaded.around else paths_of(module)
     try:
-        recorder, gradients, buffers_byte, input_byte = record_step(
-            module,
-            arguments,
-            mode,
-            train=options.train,
-            autocast=_AUTOCAST.get(options.precision),
-            loss=loaded.loss or default_loss,
-        )
+        with any_device(), around:
+            recording = record_step(
+                module,
+                arguments,
+                mode,
+                train=options.train,
+                autocast=_AUTOCAST.get(options.precision),
+                loss=loaded.loss or default_loss,
+            )
     except PredictorError:
         raise
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UnsupportedError(
-            f"{loaded.source}: a shape or a branch depends on data ({error}); "
+            f"{loaded.source}: a shape or a branch depends on data ({error}){place_of(error, module)}; "
             "replace it by a fixed shape for the prediction, or export the model to ONNX"
         ) from None
     except Exception as error:
         raise InputError(
-            f"{loaded.source}: recording a step failed: {type(error).__name__}: {_first_line(error)}; "
-            f"inputs were {describe(arguments)}"
+            f"{loaded.source}: recording a step failed{place_of(error, module)}: {type(error).__name__}: "
+            f"{_first_line(error)}; {advice(error) or 'inputs were ' + describe(arguments)}"
         ) from error
     return Graph(
         name=loaded.name,
         source=loaded.source,
-        ops=tuple(recorder.ops),
+        ops=recording.ops,
         parameters=parameters,
-        batch=batch,
-        buffers_byte=buffers_byte,
-        input_byte=input_byte,
+        batch=options.batch or batch,
+        buffers_byte=recording.buffers_byte,
+        input_byte=recording.input_byte,
         tokens_per_sample=tokens,
-        events=tuple(recorder.events),
-        gradients=gradients,
+        events=recording.events,
+        gradients=recording.gradients,
         origin={"frontend": "torch", "torch": str(torch.__version__)},
     )
 
@@ -152,7 +160,8 @@ def _from_specs(
     letters = {axis for spec in specs for axis in spec.shape if isinstance(axis, str)}
     named = {name for letter, name in (("S", "seq_len"), ("P", "image_size")) if letter in letters}
     _check_taken(loaded, options, loaded.taken | named)
-    return [(s.name, _tensor(s, sizes, options)) for s in specs]
+    placed = any("B" in spec.shape for spec in specs)
+    return [(s.name, _tensor(s, sizes, None if placed else options.batch)) for s in specs]
 
 
 def _check_taken(loaded: Loaded, options: ReadOptions, taken: frozenset[str]) -> None:
@@ -162,10 +171,11 @@ def _check_taken(loaded: Loaded, options: ReadOptions, taken: frozenset[str]) ->
             raise InputError(f"{loaded.source}: {name} {value} has no effect on its inputs; leave it away")
 
 
-def _tensor(spec: InputSpec, sizes: Mapping[str, int | None], options: ReadOptions) -> torch.Tensor:
+def _tensor(spec: InputSpec, sizes: Mapping[str, int | None], batch: int | None) -> torch.Tensor:
+    """Zeros of the spec's shape; ``batch`` replaces the first axis where no letter says which it is."""
     shape = list(spec.resolve(sizes))
-    if options.batch is not None and shape:
-        shape[0] = options.batch
+    if batch is not None and shape:
+        shape[0] = batch
     return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 

@@ -3,8 +3,10 @@
 import logging
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +15,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from predictor.errors import InputError, UnsupportedError
+from predictor.frontends.folded_log import expanded
+from predictor.frontends.torch_blocks import groups_of
+from predictor.frontends.torch_fold import folding
 from predictor.frontends.torch_kernels import accelerator_kernels
-from predictor.ir import BACKWARD, FORWARD, Op, Parameter, StorageEvent, TensorSpec
+from predictor.ir import BACKWARD, FORWARD, RECOMPUTE, Op, Parameter, StorageEvent, TensorSpec
 
 _DTYPES = {
     getattr(torch, name): name
@@ -52,14 +57,18 @@ class _Call:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps operators in order and the life of every storage; views are left out, they move nothing."""
+    """Keeps operators in order and the life of every storage; views are left out, they move nothing.
+
+    ``log`` holds, in order of time, operators, pairs (storage, byte) for memory taken and, with negative
+    bytes, given back, and marks where a repeated block stands (``torch_fold``).
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.ops: list[Op] = []
-        self.events: list[StorageEvent] = []
+        self.log: list[Any] = []
         self.phase = FORWARD
         self.scope = ""
+        self.paused = False
         self._calls: dict[Any, _Call] = {}
         self._ids: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
@@ -73,7 +82,7 @@ class Recorder(TorchDispatchMode):
         call = self._calls.get(func)
         if call is None:
             call = self._calls[func] = _Call(func)
-        if not call.skip:
+        if not call.skip and not self.paused:
             self._write(call, args, kwargs, out)
         return out
 
@@ -84,7 +93,7 @@ class Recorder(TorchDispatchMode):
             self._argument(name, value, inputs, attrs)
         outputs: list[TensorSpec] = []
         self._argument("", out, outputs, {})
-        self.ops.append(Op(call.name, tuple(inputs), tuple(outputs), attrs, self.phase, self.scope))
+        self.log.append(Op(call.name, tuple(inputs), tuple(outputs), attrs, self.phase, self.scope))
 
     def _argument(self, name: str, value: Any, tensors: list[TensorSpec], attrs: dict[str, Any]) -> None:
         if isinstance(value, torch.Tensor):
@@ -92,7 +101,7 @@ class Recorder(TorchDispatchMode):
         elif isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
             tensors.extend(self.spec(v) for v in value if isinstance(v, torch.Tensor))
         elif value is not None and name:
-            attrs[name] = tuple(value) if isinstance(value, list) else value
+            attrs[name] = _plain(value)
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """The spec of a tensor; a storage not seen before is an allocation."""
@@ -107,27 +116,50 @@ class Recorder(TorchDispatchMode):
             )
         return TensorSpec(tuple(tensor.shape), dtype, tensor.stride(), number)
 
-    def _allocate(self, storage: Any) -> int:
-        number, key, byte = self._next, id(storage), storage.nbytes()
+    def fresh(self) -> int:
+        """A storage number not used before."""
         self._next += 1
+        return self._next - 1
+
+    def _allocate(self, storage: Any) -> int:
+        number, key, byte = self.fresh(), id(storage), storage.nbytes()
         self._ids[key] = number
-        self.events.append(StorageEvent(len(self.ops), byte, number))
+        self.log.append((number, byte))
 
         def freed(_: Any) -> None:
             del self._ids[key], self._watched[key]
-            self.events.append(StorageEvent(len(self.ops), -byte, number))
+            self.log.append((number, -byte))
 
         self._watched[key] = weakref.ref(storage, freed)
         return number
 
     def known(self, tensors: Iterator[torch.Tensor]) -> int:
         """Bytes of tensors that live before the step; their storages are not events."""
-        count = len(self.events)
+        count = len(self.log)
         for tensor in tensors:
             self.spec(tensor)
-        total = sum(event.byte for event in self.events[count:])
-        del self.events[count:]
+        total: int = sum(byte for _, byte in self.log[count:])
+        del self.log[count:]
         return total
+
+
+def _plain(value: Any) -> Any:
+    """An argument as numbers, words and tuples; types and devices by their names."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value if isinstance(value, bool | int | float | str | type(None)) else str(value)
+
+
+def split_log(log: Iterable[Any]) -> tuple[tuple[Op, ...], tuple[StorageEvent, ...]]:
+    """Operators, and storage events with the number of operators before each, of a log without marks."""
+    ops: list[Op] = []
+    events: list[StorageEvent] = []
+    for entry in log:
+        if isinstance(entry, Op):
+            ops.append(entry)
+        else:
+            events.append(StorageEvent(len(ops), entry[1], entry[0]))
+    return tuple(ops), tuple(events)
 
 
 @contextmanager
@@ -145,24 +177,45 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _scopes(module: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Tell the recorder which module is running, by its path."""
+    """Tell the recorder which module is running, by its path.
+
+    A module that runs during the backward pass does forward work again (activation checkpointing).
+    """
     names = {id(part): name for name, part in module.named_modules()}
     stack = [""]
 
     def enter(part: nn.Module, _: Any) -> None:
         stack.append(names.get(id(part), stack[-1]))
         recorder.scope = stack[-1]
+        if recorder.phase == BACKWARD:
+            recorder.phase = RECOMPUTE
 
     def leave(*_: Any) -> None:
         stack.pop()
         recorder.scope = stack[-1]
+        if recorder.phase == RECOMPUTE and len(stack) == 1:
+            recorder.phase = BACKWARD
 
-    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    hooks = [
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+    ]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One step: operators, storage events, the storages of gradients, bytes of buffers and inputs."""
+
+    ops: tuple[Op, ...]
+    events: tuple[StorageEvent, ...]
+    gradients: frozenset[int]
+    buffers_byte: int
+    input_byte: int
 
 
 def record_step(
@@ -173,33 +226,57 @@ def record_step(
     train: bool,
     autocast: torch.dtype | None,
     loss: Callable[[Any, Mapping[str, Any]], torch.Tensor],
-) -> tuple[Recorder, frozenset[int], int, int]:
+    fold: bool = True,
+) -> Recording:
     """Forward, loss and backward of one micro-batch, or the forward pass alone.
 
-    Returns the recorder, the storages that hold gradients at the end, and the bytes of buffers and inputs.
+    ``fold`` records repeated blocks once (``torch_fold``); the result is the same. Where a model does not
+    take it (blocks that change their input in place), everything is recorded.
     """
     module.train(train)
+    step = partial(_recorded, module, inputs, mode, train, autocast, loss)
+    groups = groups_of(module) if fold else []
+    if groups:
+        try:
+            return step(groups)
+        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError):
+            for parameter in module.parameters():
+                parameter.grad = None
+    return step([])
+
+
+def _recorded(
+    module: nn.Module,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    mode: Any,
+    train: bool,
+    autocast: torch.dtype | None,
+    loss: Callable[[Any, Mapping[str, Any]], torch.Tensor],
+    groups: list[list[nn.Module]],
+) -> Recording:
     recorder = Recorder()
     args, kwargs = inputs
     recorder.known(iter(module.parameters()))
     buffers_byte = recorder.known(iter(module.buffers()))
     input_byte = recorder.known(t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor))
     with _quiet(), mode, accelerator_kernels(autocast), _scopes(module, recorder), recorder:
-        with nullcontext() if train else torch.no_grad():
+        with nullcontext() if train else torch.no_grad(), folding(groups, recorder):
             outputs = module(*args, **kwargs)
-            value = loss(outputs, kwargs) if train else None
+        value = loss(outputs, kwargs) if train else None
         del outputs
     if value is not None:
-        _backward(value, recorder, mode)
+        _backward(value, module, recorder, mode)
+    del value
     gradients = frozenset(recorder.spec(p.grad).storage for p in module.parameters() if p.grad is not None)
-    return recorder, gradients, buffers_byte, input_byte
+    ops, events = split_log(expanded(recorder.log, recorder.fresh))
+    return Recording(ops, events, gradients, buffers_byte, input_byte)
 
 
-def _backward(value: torch.Tensor, recorder: Recorder, mode: Any) -> None:
+def _backward(value: torch.Tensor, module: nn.Module, recorder: Recorder, mode: Any) -> None:
     if not value.requires_grad:
         raise InputError("no parameter of the model receives a gradient; use --mode infer for frozen models")
     recorder.phase, recorder.scope = BACKWARD, ""
-    with _quiet(), mode, accelerator_kernels(None), recorder:
+    with _quiet(), mode, accelerator_kernels(None), _scopes(module, recorder), recorder:
         value.backward()
 
 

@@ -6,9 +6,7 @@ A factory named by the user runs the user's code; nothing else here executes cod
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from predictor.errors import InputError, PredictorError, did_you_mean
 from predictor.frontends import ReadOptions
+from predictor.frontends.python_source import import_source, line_of
 from predictor.frontends.torch_build import build
+from predictor.frontends.torch_detect import detector_inputs, fixed_sizes, sum_of_losses, take_tensors
 from predictor.frontends.torch_model import Loaded, Loss
 from predictor.frontends.torch_vision import import_vision
 from predictor.zoo import ZOO
@@ -33,7 +33,7 @@ def load_module(source: Any, options: ReadOptions, mode: FakeTensorMode) -> Load
     known = {"zoo": _from_zoo, "timm": _from_timm, "torchvision": _from_torchvision}
     if prefix in known:
         return known[prefix](name, options, mode)
-    holder = _file(Path(prefix)) if prefix.endswith(".py") else _package(prefix)
+    holder = import_source(prefix)
     factory = getattr(holder, name, None)
     if factory is None:
         raise InputError(f"{prefix} has no '{name}'{did_you_mean(name, _callables(holder))}")
@@ -44,48 +44,6 @@ def load_module(source: Any, options: ReadOptions, mode: FakeTensorMode) -> Load
 
 def _callables(holder: ModuleType) -> list[str]:
     return [n for n, v in vars(holder).items() if callable(v) and not n.startswith("_")]
-
-
-def _file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"model file '{path}' does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"model file '{path}' cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses and pickling of classes look their module up
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except PredictorError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
-    return module
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """ "line 12: " of the user's file, when the error passed through it."""
-    lines = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f"line {lines[-1]}: " if lines else ""
-
-
-def _package(name: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"package '{name}' cannot be imported: {error}; is it installed here?") from None
-    except (Exception, SystemExit) as error:
-        raise InputError(f"importing '{name}' failed: {type(error).__name__}: {error}") from error
 
 
 def _from_factory(
@@ -103,7 +61,7 @@ def _from_factory(
         raise
     except (Exception, SystemExit) as error:
         code = getattr(factory, "__code__", None)
-        where = _where(error, Path(code.co_filename)) if code else ""
+        where = line_of(error, code.co_filename) if code else ""
         raise InputError(f"{source} failed: {where}{type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{source} returned a {type(module).__name__}, needed a torch.nn.Module")
@@ -178,12 +136,10 @@ def _create_timm(timm: Any, name: str, image_size: int | None) -> Any:
         return timm.create_model(name, pretrained=False)
 
 
-_IMAGE_SIDE = {
-    "inception_v3": 299,
-    "efficientnet_v2_s": 384,
-    "efficientnet_v2_m": 480,
-    "efficientnet_v2_l": 480,
-}
+# Models whose first published weights do not say the side they were trained at, or were fine-tuned beyond it.
+_IMAGE_SIDE = {"quantized_inception_v3": 299, "vit_h_14": 224}
+_SEGMENTATION_SIDE = 480  # torchvision's training recipe, references/segmentation
+_CLIP = "float32[B,3,16,P,P]"
 
 
 def _from_torchvision(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
@@ -191,19 +147,41 @@ def _from_torchvision(name: str, options: ReadOptions, mode: FakeTensorMode) -> 
     known = models.list_models()
     if name not in known:
         raise InputError(f"unknown model 'torchvision:{name}'{did_you_mean(name, known)}")
-    if name in models.list_models(models.detection):
-        raise InputError(
-            f"torchvision:{name} is a detector, whose shapes depend on its proposals; "
-            "give a factory of its backbone and heads as file.py:factory"
-        )
     takes = inspect.signature(models.get_model_builder(name)).parameters
     arguments: dict[str, Any] = {"weights": None}
     if "weights_backbone" in takes:
         arguments["weights_backbone"] = None
-    side = options.image_size or _IMAGE_SIDE.get(name, 224)
     if name.startswith("vit_") and options.image_size:
-        arguments["image_size"] = side
+        arguments["image_size"] = options.image_size
     module = build(lambda: models.get_model(name, **arguments), mode)
-    video = name in models.list_models(models.video)
-    spec = "float32[B,3,16,112,112]" if video else "float32[B,3,P,P]"
-    return Loaded(module, name, f"torchvision:{name}", [spec], {"B": 32, "P": side})
+    source = f"torchvision:{name}"
+    if name in models.list_models(models.detection):
+        take_tensors(module)
+        specs = detector_inputs(name, options.image_size, options.train)
+        sizes = {"B": 2, "P": options.image_size}
+        return Loaded(module, name, source, specs, sizes, sum_of_losses, around=fixed_sizes)
+    if name in models.list_models(models.optical_flow):
+        # FlyingChairs crops of torchvision's recipe, references/optical_flow
+        height, width = ("P", "P") if options.image_size else (368, 496)
+        specs = [f"image1:float32[B,3,{height},{width}]", f"image2:float32[B,3,{height},{width}]"]
+        return Loaded(module, name, source, specs, {"B": 2, "P": options.image_size}, flow_loss)
+    side = options.image_size or _side_of(models, name)
+    spec = _CLIP if name in models.list_models(models.video) else "float32[B,3,P,P]"
+    return Loaded(module, name, source, [spec], {"B": 32, "P": side})
+
+
+def _side_of(models: Any, name: str) -> int:
+    """The side of the images a torchvision model was first published with."""
+    if name in _IMAGE_SIDE:
+        return _IMAGE_SIDE[name]
+    if name in models.list_models(models.segmentation):
+        return _SEGMENTATION_SIDE
+    first = next(iter(models.get_model_weights(name)))
+    crop = getattr(first.transforms, "keywords", {}).get("crop_size", 224)
+    return int(crop if isinstance(crop, int) else crop[0])
+
+
+def flow_loss(flows: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Distance of every refinement's flow from the true one, as RAFT is trained (Teed and Deng, 2020)."""
+    true = torch.zeros_like(flows[-1])
+    return torch.stack([(flow - true).abs().mean() for flow in flows]).sum()

@@ -20,6 +20,7 @@ KINDS = (
     "conv-channels-last",
     "depthwise",
     "attention",
+    "scan",
     "norm",
     "norm-channels-last",
     "softmax",
@@ -49,7 +50,23 @@ class Kernel:
 Formula = Callable[[Op], tuple[Kernel, ...]]
 FORMULAS: dict[str, Formula] = {}
 GRADIENTS: dict[str, Formula] = {}
-_FILES = ("matmul", "conv", "attention", "normalize", "elementwise", "movement", "onnx_ops", "onnx_gradients")
+_FILES = (
+    "matmul",
+    "conv",
+    "attention",
+    "sequence",
+    "normalize",
+    "elementwise",
+    "movement",
+    "pool",
+    "vision",
+    "recurrent",
+    "fft",
+    "onnx_ops",
+    "onnx_gradients",
+    "aten_gradients",
+    "jax_ops",
+)
 
 
 def _register(table: dict[str, Formula], names: tuple[str, ...]) -> Callable[[Formula], Formula]:

@@ -6,11 +6,15 @@ from math import prod
 from predictor.ir import Op, TensorSpec, Work
 from predictor.ops import Kernel, formula, gradient, wanted
 
+# A complex product is four real ones, in the type of its parts.
+_PARTS = {"complex64": "float32", "complex128": "float64"}
+
 
 def product(g: int, m: int, n: int, k: int, dtype: str, read_byte: int, write_byte: int) -> Kernel:
     """``g`` products [m, k] @ [k, n]: 2*g*m*n*k flop."""
-    work = Work(matrix_flop=2 * g * m * n * k, read_byte=read_byte, write_byte=write_byte)
-    return Kernel("matmul", work, dtype, (g, m, n, k))
+    real = 4 if dtype in _PARTS else 1
+    work = Work(matrix_flop=2 * real * g * m * n * k, read_byte=read_byte, write_byte=write_byte)
+    return Kernel("matmul", work, _PARTS.get(dtype, dtype), (real * g, m, n, k))
 
 
 def _bytes(*tensors: TensorSpec) -> int:
@@ -41,7 +45,7 @@ def linear(op: Op) -> tuple[Kernel, ...]:
     return (product(1, x.elements // max(k, 1), n, k, x.dtype, _bytes(*op.inputs), _bytes(*op.outputs)),)
 
 
-@formula("aten.mv", "aten.addmv", "aten.dot", "aten.vdot")
+@formula("aten.mv", "aten.addmv", "aten.addmv_", "aten.dot", "aten.vdot")
 def matrix_vector(op: Op) -> tuple[Kernel, ...]:
     """[m, k] @ [k] -> [m], or [k] @ [k] -> []."""
     a, b = op.inputs[-2:]

@@ -24,8 +24,11 @@ def _batch_norm_kind(op: Op) -> str:
     "aten.cudnn_batch_norm",
 )
 def batch_norm(op: Op) -> tuple[Kernel, ...]:
-    """Statistics over a channel's whole plane: the input is read twice, written once."""
-    return _passes(op, _batch_norm_kind(op), 1, 6)
+    """Statistics over a channel's whole plane: the input is read twice, written once.
+
+    With the running statistics, as in evaluation or of a frozen layer, one read is enough.
+    """
+    return _passes(op, _batch_norm_kind(op), int(bool(op.attrs.get("training", True))), 6)
 
 
 @formula(
@@ -34,9 +37,10 @@ def batch_norm(op: Op) -> tuple[Kernel, ...]:
     "aten.cudnn_batch_norm_backward",
 )
 def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
-    """(dy, x, ...) -> dx: dy and x are read for the sums and again for dx."""
+    """(dy, x, ...) -> dx: dy and x are read for the sums and again for dx, which needs them in training."""
     once = streamed(op, 10)
-    again = Work(read_byte=op.inputs[0].byte + op.inputs[1].byte)
+    needs_sums = bool(op.attrs.get("train", True))
+    again = Work(read_byte=(op.inputs[0].byte + op.inputs[1].byte) if needs_sums else 0)
     return (Kernel(_batch_norm_kind(op), once + again, compute_dtype(op)),)
 
 
@@ -63,6 +67,8 @@ def row_norm(op: Op) -> tuple[Kernel, ...]:
 @formula(
     "aten.native_group_norm",
     "aten.native_group_norm_backward",
+    "aten._weight_norm_interface",
+    "aten._weight_norm_interface_backward",
     "onnx.InstanceNormalization",
     "onnx.GroupNormalization",
     "onnx.MeanVarianceNormalization",

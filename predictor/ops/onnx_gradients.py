@@ -94,16 +94,17 @@ def softmax(op: Op) -> tuple[Kernel, ...]:
 
 @gradient("onnx.AveragePool", "onnx.LpPool", "onnx.GlobalAveragePool", "onnx.GlobalLpPool")
 def average_pool(op: Op) -> tuple[Kernel, ...]:
-    """dy -> dx."""
-    return priced_as("aten._adaptive_avg_pool2d_backward", op, op.outputs[:1], op.inputs[:1])
+    """(dy, x for its shape) -> dx."""
+    inputs = (op.outputs[0], op.inputs[0])
+    return priced_as("aten._adaptive_avg_pool2d_backward", op, inputs, op.inputs[:1])
 
 
 @gradient("onnx.MaxPool", "onnx.GlobalMaxPool")
 def max_pool(op: Op) -> tuple[Kernel, ...]:
-    """(dy, places of the maxima) -> dx."""
+    """(dy, x for its shape, places of the maxima) -> dx."""
     dy = op.outputs[0]
     places = TensorSpec(dy.shape, "int64")
-    return priced_as("aten.max_pool2d_with_indices_backward", op, (dy, places), op.inputs[:1])
+    return priced_as("aten.max_pool2d_with_indices_backward", op, (dy, op.inputs[0], places), op.inputs[:1])
 
 
 @gradient(*(f"onnx.Reduce{name}" for name in REDUCTIONS))

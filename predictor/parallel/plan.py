@@ -30,6 +30,16 @@ class Plan:
         return self.dp * self.micro_batch * self.accumulate
 
     @property
+    def data_ranks(self) -> int:
+        """Accelerators that hold the same weights; context parallel ranks differ in their tokens alone."""
+        return self.dp * self.cp
+
+    @property
+    def expert_ranks(self) -> int:
+        """Accelerators that hold the same experts."""
+        return max(self.data_ranks // self.ep, 1)
+
+    @property
     def model_ranks(self) -> int:
         """Accelerators that hold one copy of the model."""
         return self.tp * self.pp * self.cp
@@ -52,18 +62,18 @@ def make_plan(job: Job, count: int) -> Plan:
     micro_batch = job.micro_batch or 0
     if job.batch_size:
         if job.batch_size % (dp * (micro_batch or 1)):
-            per_rank = f"dp {dp}" + (f" x micro-batch {micro_batch}" if micro_batch else "")
-            raise InputError(f"plan: batch size {job.batch_size} is not divisible by {per_rank}")
-        micro_batch = micro_batch or job.batch_size // (dp * _micro_batches(job))
+            ranks = f"dp {dp}" + (f" x micro-batch {micro_batch}" if micro_batch else "")
+            raise InputError(f"plan: batch size {job.batch_size} is not divisible by {ranks}")
+        per_rank = job.batch_size // dp
+        micro_batch = micro_batch or per_rank // _micro_batches(per_rank, job.pp)
     return Plan(dp, job.tp, job.pp, job.ep, job.cp, job.zero, job.recompute, micro_batch, 1)
 
 
-def _micro_batches(job: Job) -> int:
+def _micro_batches(per_rank: int, stages: int) -> int:
     """A pipeline gets as many micro-batches as divide its rank's batch, up to 4 a stage."""
-    if job.pp == 1 or job.batch_size is None:
+    if stages == 1:
         return 1
-    per_rank = job.batch_size // (job.dp or 1)
-    return next(m for m in range(min(4 * job.pp, per_rank), 0, -1) if per_rank % m == 0)
+    return next(m for m in range(min(4 * stages, per_rank), 0, -1) if per_rank % m == 0)
 
 
 def with_batch(plan: Plan, micro_batch: int, batch_size: int | None) -> Plan:
@@ -78,15 +88,31 @@ def with_batch(plan: Plan, micro_batch: int, batch_size: int | None) -> Plan:
     return replace(plan, accumulate=batch_size // (plan.dp * micro_batch))
 
 
-def check_model(plan: Plan, attention_count: int, attention_heads: int, experts: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Divisible:
+    """What of a model a plan can divide: attention blocks, query and key heads, tokens, experts."""
+
+    blocks: int
+    heads: int
+    key_heads: int
+    sequence: int
+    experts: bool
+
+
+def check_model(plan: Plan, model: Divisible) -> None:
     """Raise InputError where the model cannot be divided as the plan says."""
-    if (plan.tp > 1 or plan.cp > 1) and not attention_count:
+    if plan.tp * plan.cp * plan.pp > 1 and not model.blocks:
         raise InputError(
-            "plan: tp and cp divide attention blocks, and this model has none; use dp, zero or pp"
+            "plan: tp, cp and pp divide attention blocks, and no attention operator was found in this model "
+            "(scaled_dot_product_attention is recognised); use dp or zero"
         )
-    if plan.tp > 1 and attention_heads % plan.tp:
-        raise InputError(f"plan: tp {plan.tp} does not divide {attention_heads} attention heads")
-    if plan.ep > 1 and not experts:
+    if plan.tp > 1 and model.heads % plan.tp:
+        raise InputError(f"plan: tp {plan.tp} does not divide {model.heads} attention heads")
+    if plan.tp > 1 and model.key_heads % plan.tp and plan.tp % model.key_heads:
+        raise InputError(f"plan: tp {plan.tp} neither divides nor repeats {model.key_heads} key-value heads")
+    if plan.cp > 1 and model.sequence % plan.cp:
+        raise InputError(f"plan: cp {plan.cp} does not divide a sequence of {model.sequence}")
+    if plan.ep > 1 and not model.experts:
         raise InputError("plan: ep divides experts, and this model has no parameter named expert")
-    if attention_count and plan.pp > attention_count:
-        raise InputError(f"plan: pp {plan.pp} stages, the model has {attention_count} attention blocks")
+    if plan.pp > max(model.blocks, 1):
+        raise InputError(f"plan: pp {plan.pp} stages, the model has {model.blocks} attention blocks")

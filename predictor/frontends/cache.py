@@ -1,0 +1,222 @@
+"""Recorded graphs kept on disk, so that a model is recorded once.
+
+An entry is found by what was asked for (source, options, versions) and holds the hash of every file that
+reading the model opened outside installed packages; it counts only while all of them are unchanged. One
+recording at a prime batch serves every batch size. Entries are compressed JSON; a damaged one is as
+good as none.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from predictor.errors import InputError
+from predictor.frontends import ReadOptions, load_graph
+from predictor.graph_file import dumps, from_plain, loads, to_plain
+from predictor.ir import Graph, at_batch
+
+# The batch of a recording that serves every other one. Each is checked once, against a recording at the batch
+# that was asked for: a model that loops over its batch, rounds a share of it, or has a size that the prime
+# divides is recorded at every batch anew.
+PRIME = 127
+MOST_BYTE = 500 * 2**20
+_LIBRARIES = ("torch", "timm", "torchvision", "transformers", "onnx", "jax", "numpy", "predictor")
+
+Read = Callable[[Any, ReadOptions], Graph]
+
+
+def folder() -> Path:
+    """Where entries live: $PREDICTOR_CACHE, else the user's cache folder."""
+    own = os.environ.get("PREDICTOR_CACHE")
+    return Path(own) if own else user_cache_path("predictor") / "graphs"
+
+
+def cached_graph(source: Any, options: ReadOptions, read: Read = load_graph) -> Graph:
+    """The graph of ``source``, from disk when nothing it was read from has changed, else read and kept.
+
+    Modules, callables and tensors given as objects have no name to be found by: they are read each time.
+    """
+    named = options.inputs is None or all(isinstance(spec, str) for spec in options.inputs)
+    if not isinstance(source, str | Path) or not named:
+        return read(source, options)
+    source = str(source)
+    asked = options.batch
+    if asked is None:
+        return _entry(source, options, read)
+    at_prime = replace(options, batch=PRIME)
+    kept = _kept(_path(source, at_prime))
+    if kept is not None:
+        return at_batch(kept, asked)
+    kept = _kept(_path(source, options))
+    if kept is not None:
+        return kept
+    with _opened() as files:
+        graph = read(source, options)
+    prime = _at_prime(source, at_prime, read)
+    if prime is not None and _same(at_batch(prime, asked), graph):
+        _keep(_path(source, at_prime), prime, files)
+    else:
+        _keep(_path(source, options), graph, files)
+    return graph
+
+
+def _entry(source: str, options: ReadOptions, read: Read) -> Graph:
+    """The graph at the model's own batch."""
+    kept = _kept(_path(source, options))
+    if kept is not None:
+        return kept
+    with _opened() as files:
+        graph = read(source, options)
+    _keep(_path(source, options), graph, files)
+    return graph
+
+
+def _at_prime(source: str, options: ReadOptions, read: Read) -> Graph | None:
+    """The graph at the prime batch; None when the model does not take it, as its own batch has told."""
+    try:
+        return read(source, options)
+    except InputError:
+        return None
+
+
+def _same(scaled: Graph, graph: Graph) -> bool:
+    """Whether a scaled recording is the one made at that batch: operators, shapes, storages."""
+
+    def calls(of: Graph) -> list[Any]:
+        return [
+            (op.name, op.phase, op.attrs, [(t.shape, t.dtype) for t in (*op.inputs, *op.outputs)])
+            for op in of.ops
+        ]
+
+    sizes = [event.byte for event in scaled.events] == [event.byte for event in graph.events]
+    return sizes and scaled.batch == graph.batch and calls(scaled) == calls(graph)
+
+
+def _path(source: str, options: ReadOptions) -> Path:
+    return folder() / f"{_key(source, options)}.json.gz"
+
+
+def _key(source: str, options: ReadOptions) -> str:
+    place = str(Path(source).resolve()) if Path(source).exists() else source
+    here = "" if source.partition(":")[0] in {"zoo", "timm", "torchvision"} else os.getcwd()
+    request = {"source": place, "here": here, "options": asdict(options), "versions": _versions()}
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0], "code": _own_code()}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _own_code() -> str:
+    """Changes with every edit of this package: sizes and times of its files."""
+    package = Path(__file__).resolve().parent.parent
+    stats = sorted((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in package.rglob("*.py"))
+    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+def _kept(path: Path) -> Graph | None:
+    """The entry's graph, if it is whole and every file it was read from is unchanged."""
+    try:
+        content = loads(path.read_bytes(), path.name)
+        if any(_hash(Path(name)) != digest for name, digest in content["files"].items()):
+            return None
+        graph = from_plain(content["graph"], path.name)
+        os.utime(path)
+    except (OSError, InputError, KeyError, TypeError, AttributeError):
+        return None
+    return graph
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+_listening: list[set[Path]] = []
+_audited: list[bool] = []
+
+
+@contextmanager
+def _opened() -> Iterator[set[Path]]:
+    """Files opened meanwhile for reading, outside Python's own folders and installed packages.
+
+    Compiled modules stand for their sources. An audit hook cannot be taken away again, so one is set for
+    good and does nothing while nobody listens.
+    """
+    if not _audited:
+        sys.addaudithook(_audit)
+        _audited.append(True)
+    files: set[Path] = set()
+    _listening.append(files)
+    try:
+        yield files
+        files |= _imported()
+    finally:
+        _listening.remove(files)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not _listening:
+        return
+    name, mode = arguments[0], arguments[1]
+    if isinstance(name, str) and (mode is None or "r" in mode) and _is_users(name):
+        for files in _listening:
+            files.add(Path(os.path.abspath(name)))
+
+
+def _imported() -> set[Path]:
+    """Source files of modules that are loaded: one imported earlier is not opened again."""
+    names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return {Path(os.path.abspath(name)) for name in names if name and _is_users(name)}
+
+
+_INSTALLED = (*sysconfig.get_paths().values(), sys.base_prefix, "/proc", "/sys", "/dev")
+
+
+def _is_users(name: str) -> bool:
+    place = os.path.abspath(name)
+    package = str(Path(__file__).resolve().parent.parent)
+    return not place.startswith(_INSTALLED) and not place.startswith(package) and not place.endswith(".pyc")
+
+
+def _keep(path: Path, graph: Graph, files: set[Path]) -> None:
+    """Write an entry; a folder that cannot be written is no obstacle."""
+    hashes = {str(file): digest for file in sorted(files) if (digest := _hash(file)) is not None}
+    with suppress(OSError):
+        _write(path, dumps({"files": hashes, "graph": to_plain(graph)}))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write an entry whole or not at all, and drop the least recently used beyond the size limit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    entries = sorted(path.parent.glob("*.json.gz"), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in entries:
+        total += entry.stat().st_size
+        if total > MOST_BYTE:
+            entry.unlink(missing_ok=True)
