@@ -1,4 +1,4 @@
-"""Every counter as one function: (model name, batch) -> flop, a multiply-add is 2. It builds the model too."""
+"""Every counter as one function: (model name, batch) -> flop, a multiply-add is 2; it builds the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -72,8 +72,12 @@ def counter_step(name: str, batch: int) -> int:
 
 
 def fake_step(name: str, batch: int) -> int:
-    """A training step on fake tensors with every operator kept, and nothing counted."""
+    """A training step on fake tensors with every operator kept, and nothing counted.
+
+    Built on meta and made fake afterwards: half of timm's constructors read values, which fake tensors lack.
+    """
     import torch
+    from torch import nn
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -83,8 +87,15 @@ def fake_step(name: str, batch: int) -> int:
             return func(*args, **(kwargs or {}))
 
     calls: list[Any] = []
-    with FakeTensorMode():
-        module, size = _timm(name, "cpu")
+    module, size = _timm(name, "meta")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for part in module.modules():
+            for key, weight in part._parameters.items():
+                if weight is not None:
+                    part._parameters[key] = nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype))
+            for key, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[key] = torch.empty(buffer.shape, dtype=buffer.dtype)
         with Keep():
             outputs = module(torch.zeros(batch, *size))
             sum(t.sum() for t in (outputs if isinstance(outputs, list | tuple) else [outputs])).backward()

@@ -3,15 +3,16 @@
     python benchmarks/peers.py           print the tables
     python benchmarks/peers.py --write   also put them into benchmarks/README.md
 
-Every figure comes from a process of its own: imports, one round to warm up, then the median of five rounds
-(one for whole samples of models). Building the model is part of each round. A peer that is not installed is
-left out and named: pip install fvcore ptflops calflops torchinfo.
+Every figure comes from processes of their own: imports, one round to warm up, then what is timed. The cases of all
+counters take turns, three times, so that a busy machine slows all of them; tables show the median and, in
+brackets, the lowest and highest. Building the model is part of each figure; a model that a counter fails on
+does not count for its rate. A peer that is not installed is left out and named: pip install fvcore ptflops
+calflops torchinfo.
 """
 
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,15 +22,19 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from counters import COUNTERS, counted_step
 from page import replace_section
 
-ROUNDS = 5
-SAMPLE = 96  # models of the smaller half of timm's registry, evenly spaced by parameter count
+ROUNDS = 5  # in one process
+TURNS = 3  # processes
+SAMPLE = 48  # models of the smaller half of timm's registry, evenly spaced by parameter count
 FEW = 8  # of these, for counters that need real weights
 LLAMA = "zoo:llama3-405b"
+# Those that count a whole step: PyTorch's counter, our recording, our count alone.
+STEPS = ("FlopCounterMode, meta, backward", "predictor, recording with memory", "predictor, count only")
 
 
 def variant(depths: tuple[int, int, int, int], width: int) -> Any:
@@ -71,14 +76,15 @@ def sample(counter: str) -> dict[str, Any]:
     if weights == "real":
         names, batch = names[:: len(names) // FEW], 1
     count("resnet18", batch)
-    failed = []
+    failed, flop = [], {}
     start = time.perf_counter()
     for name in names:
         try:
-            count(name, batch)
+            flop[name] = count(name, batch)
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}")
-    return {"rate": len(names) / (time.perf_counter() - start), "models": len(names), "failed": failed}
+    seconds = time.perf_counter() - start
+    return {"rate": len(flop) / seconds, "models": len(names), "failed": failed, "flop": flop}
 
 
 def two_processes(what: str) -> dict[str, Any]:
@@ -141,7 +147,11 @@ def _seconds(step: Callable[[], Any]) -> float:
 
 
 def _peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """Peak resident memory of this process; ``ru_maxrss`` would start at the peak of the process that made it."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    raise SystemExit("no VmHWM in /proc/self/status: this case needs Linux")
 
 
 def _quiet_vision() -> None:
@@ -164,7 +174,8 @@ def measured(case: str, what: str, names: list[str]) -> dict[str, Any] | None:
         print(f"{case} {what}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return None
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(case, what, found, file=sys.stderr, flush=True)
+    shown = {key: value for key, value in found.items() if key != "flop"}
+    print(case, what, shown, file=sys.stderr, flush=True)
     return found
 
 
@@ -183,82 +194,109 @@ def smaller_half() -> tuple[list[str], int]:
     return half[:: max(len(half) // SAMPLE, 1)][:SAMPLE], len(sizes)
 
 
+Found = dict[tuple[str, str], list[dict[str, Any]]]
+"""(case, what) -> what each turn measured."""
+
+
+def take_turns(cases: list[tuple[str, str]], names: list[str]) -> Found:
+    """Every case once, then every case again."""
+    found: Found = {case: [] for case in cases}
+    for _ in range(TURNS):
+        for case, what in cases:
+            row = measured(case, what, names)
+            if row is not None:
+                found[case, what].append(row)
+    return found
+
+
+def _middle(rows: list[dict[str, Any]], key: str, form: str) -> str:
+    """The median over turns, and the lowest and highest."""
+    values = [row[key] for row in rows]
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
 def tables(names: list[str], registry: int) -> str:
     """All cases as Markdown."""
     missing = [name for name, (_, package, _, _) in COUNTERS.items() if find_spec(package) is None]
     counters = [name for name in COUNTERS if name not in missing]
+    cases = [(case, name) for case in ("model", "sample") for name in counters]
+    cases += [("two", "first"), ("two", "seen"), *(("llama", name) for name in STEPS)]
+    before = os.getloadavg()[1]
+    found = take_turns(cases, names)
     lines = [
         f"Python {platform.python_version()}, torch {version('torch')}, timm {version('timm')}, "
-        f"{os.cpu_count()} cores, {platform.machine()}. Building the model is included; imports are not. "
-        "Flop per image as each counter says, a multiply-add taken as 2.",
+        f"{os.cpu_count()} cores, {platform.machine()}; load of the machine {before:.1f} before and "
+        f"{os.getloadavg()[1]:.1f} at the end (above {os.cpu_count()} with others' work on it, all figures are "
+        f"too slow). Medians of {TURNS} turns, in brackets the lowest and highest. Building the model is "
+        "included; imports are not. Flop as each counter says, a multiply-add taken as 2.",
         "",
-        *_model_table({name: measured("model", name, names) for name in counters}),
+        *_model_table(found, counters),
         "",
-        *_sample_table(names, registry, counters),
+        *_sample_table(found, counters, registry),
         "",
-        *_llama_table(),
+        *_llama_table(found),
     ]
     if missing:
         lines += ["", f"Not installed, so left out: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
-def _model_table(found: dict[str, dict[str, Any] | None]) -> list[str]:
+def _model_table(found: Found, counters: list[str]) -> list[str]:
     lines = [
-        "ResNet-50, warm. The step of `predictor` is to take at most 0.3 s at any batch. Counters with real "
-        "weights run one image.",
+        "ResNet-50, warm, seconds. The step of `predictor` is to take at most 0.3 s at any batch. Counters with "
+        "real weights run one image.",
         "",
         "| counter | counts | batch 32 | batch 1024 | GFLOP per image |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for name, row in found.items():
-        if row is not None:
-            cells = [f"{row[b]:.3f} s" if b in row else "" for b in ("32", "1024")]
-            if "1" in row:
-                cells = [f"{row['1']:.3f} s (batch 1)", ""]
-            flop = f"{row['flop'] / 1e9:.3f}" if row["flop"] else "-"
+    for name in counters:
+        rows = found["model", name]
+        if rows:
+            cells = [_middle(rows, batch, ".3f") for batch in ("32", "1024") if batch in rows[0]]
+            cells = cells or [f"batch 1: {_middle(rows, '1', '.3f')}", ""]
+            flop = f"{rows[0]['flop'] / 1e9:.3f}" if rows[0]["flop"] else "-"
             lines.append(f"| {name} | {COUNTERS[name][2]} | {cells[0]} | {cells[1]} | {flop} |")
     return lines
 
 
-def _sample_table(names: list[str], registry: int, counters: list[str]) -> list[str]:
+def _sample_table(found: Found, counters: list[str], registry: int) -> list[str]:
+    full, fast = (found["sample", name][0] for name in STEPS[1:])
+    equal = sum(full["flop"].get(name) == flop for name, flop in fast["flop"].items())
     lines = [
-        f"timm, {len(names)} models evenly spaced over the half of the registry ({registry} models) with "
+        f"timm, {fast['models']} models evenly spaced over the half of the registry ({registry} models) with "
         "fewer parameters, each built and counted once, batch 32; counters with real weights: "
         f"{FEW} of them, batch 1. To reach: 6 per second on two processes, 1.5 times FlopCounterMode with "
-        "backward on one; nets made of blocks seen before, 30 per second.",
+        "backward on one; nets made of blocks seen before, 30 per second. The count alone gave the flop of "
+        f"the recording for {equal} of the {fast['models']} models.",
         "",
         "| counter | counts | models per second | failed |",
         "| --- | --- | ---: | --- |",
     ]
     for name in counters:
-        row = measured("sample", name, names)
-        if row is not None:
-            failed = f"{len(row['failed'])} of {row['models']}" if row["failed"] else "none"
-            lines.append(f"| {name} | {COUNTERS[name][2]} | {row['rate']:.1f} | {failed} |")
+        rows = found["sample", name]
+        if rows:
+            failed = f"{len(rows[0]['failed'])} of {rows[0]['models']}" if rows[0]["failed"] else "none"
+            lines.append(f"| {name} | {COUNTERS[name][2]} | {_middle(rows, 'rate', '.1f')} | {failed} |")
     labels = {"first": "the sample", "seen": "216 residual nets, most blocks seen before"}
     for what, label in labels.items():
-        row = measured("two", what, names)
-        if row is not None:
-            lines.append(
-                f"| predictor, count only, two processes: {label} | step | {row['rate']:.1f} | none |"
-            )
+        if found["two", what]:
+            rate = _middle(found["two", what], "rate", ".1f")
+            lines.append(f"| predictor, count only, two processes: {label} | step | {rate} | none |")
     return lines
 
 
-def _llama_table() -> list[str]:
+def _llama_table(found: Found) -> list[str]:
     lines = [
         "Llama 3 405B, one training step of 8192 tokens, first time in a process. To reach: 2 s and 1 GB.",
         "",
-        "| counter | seconds | peak memory | of it imports | PFLOP |",
+        "| counter | seconds | peak memory, GB | after imports, GB | PFLOP |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    names = ("FlopCounterMode, meta, backward", "predictor, recording with memory", "predictor, count only")
-    for name in names:
-        row = measured("llama", name, [])
-        if row is not None:
-            memory = f"{row['peak_gb']:.2f} GB | {row['before_gb']:.2f} GB"
-            lines.append(f"| {name} | {row['seconds']:.2f} s | {memory} | {row['flop'] / 1e15:.3f} |")
+    for name in STEPS:
+        rows = found["llama", name]
+        if rows:
+            cells = (_middle(rows, key, ".2f") for key in ("seconds", "peak_gb", "before_gb"))
+            lines.append(f"| {name} | {' | '.join(cells)} | {rows[0]['flop'] / 1e15:.3f} |")
     return lines
 
 

@@ -32,15 +32,16 @@ class Step:
 
 def steps_of(graph: Graph, train: bool) -> tuple[Step, ...]:
     """The kernels of every operator; a graph that holds the forward pass alone gets its backward by rule."""
-    distinct = {id(op): op for op in graph.ops}  # repeated blocks share their operators
+    ids = list(map(id, graph.ops))
+    distinct = dict(zip(ids, graph.ops, strict=True))  # repeated blocks share their operators
     made = {key: _step(op) for key, op in distinct.items()}
-    steps = tuple(made[id(op)] for op in graph.ops)
+    steps = tuple(map(made.__getitem__, ids))
     if not train or any(op.phase == BACKWARD for op in distinct.values()):
         return steps
     gradients = {
         key: Step(op, gradient_of(op), BACKWARD, op.name in FORMULAS) for key, op in distinct.items()
     }
-    return steps + tuple(gradients[id(op)] for op in reversed(graph.ops) if gradients[id(op)].kernels)
+    return steps + tuple(gradients[key] for key in reversed(ids) if gradients[key].kernels)
 
 
 def _step(op: Op) -> Step:
@@ -104,42 +105,62 @@ def fuse_elementwise(steps: Sequence[Step], graph: Graph) -> tuple[Step, ...]:
     written. Products, convolutions, attention, gathers and pools end a run, as does the change from
     forward to backward. Gradients by rule stay as they are: their tensors are not known.
     """
-    dies = {event.storage: event.at for event in graph.events if event.byte < 0}
-    place: dict[int, int] = {}
-    for index, op in enumerate(graph.ops):
-        place.setdefault(id(op), index)
+    lives = _Lives(graph)
     fused: list[Step] = []
-    run: list[Step] = []
-    for step in steps:
+    run: list[tuple[int, Step]] = []
+
+    def close() -> None:
+        if run:
+            fused.append(_join(run, lives))
+            run.clear()
+
+    for index, step in enumerate(steps):
         if not step.kernels:
             continue
         joins = step.priced and not step.by_rule and all(kernel.kind in _FUSIBLE for kernel in step.kernels)
-        if run and not (joins and step.phase == run[0].phase):
-            fused.append(_join(run, dies, place))
-            run = []
+        if run and not (joins and step.phase == run[0][1].phase):
+            close()
         if joins:
-            run.append(step)
+            run.append((index, step))
         else:
             fused.append(step)
-    if run:
-        fused.append(_join(run, dies, place))
+    close()
     return tuple(fused)
 
 
-def _join(run: list[Step], dies: dict[int, int], place: dict[int, int]) -> Step:
+class _Lives:
+    """When the recorded storages are taken and given back, by the number of operators before."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.born = {event.storage: event.at for event in graph.events if event.byte > 0}
+        self.dies = {event.storage: event.at for event in graph.events if event.byte < 0}
+
+    def dies_by(self, storage: int, index: int, end: int) -> bool:
+        """Whether a result of operator ``index`` is given back by the time operator ``end`` is done.
+
+        Operators of repeated blocks are shared and name the storages of one instance: the distance from
+        where a storage is taken to where it is given back is the same in all.
+        """
+        if storage not in self.dies or storage not in self.born:
+            return False
+        return self.dies[storage] - self.born[storage] <= end + 1 - index
+
+
+def _join(indexed: list[tuple[int, Step]], lives: _Lives) -> Step:
+    run = [step for _, step in indexed]
     if len(run) == 1:
         return run[0]
-    end = max(place[id(step.op)] for step in run)
+    end = indexed[-1][0]
     made: set[int] = set()
     read: dict[int, TensorSpec] = {}
     written: dict[int, TensorSpec] = {}
-    for step in run:
+    for index, step in indexed:
         for tensor in step.op.inputs:
             if tensor.storage not in made:
                 read[tensor.storage] = tensor
         for tensor in step.op.outputs:
             made.add(tensor.storage)
-            if dies.get(tensor.storage, end + 2) > end + 1:
+            if not lives.dies_by(tensor.storage, index, end):
                 written[tensor.storage] = tensor
     work = Work(
         vector_flop=sum(kernel.work.vector_flop for step in run for kernel in step.kernels),

@@ -97,8 +97,9 @@ def count(graph: Graph, stack: Stack, train: bool) -> Workload:
         steps = fuse_elementwise(steps, graph)
     merged: Counter[tuple[Kernel, str, bool, bool]] = Counter()
     unpriced: Counter[str] = Counter()
-    times = Counter(map(id, steps))
-    for step in {id(step): step for step in steps}.values():
+    ids = list(map(id, steps))
+    times = Counter(ids)
+    for step in dict(zip(ids, steps, strict=True)).values():
         for kernel in step.kernels:
             core = step.op.name.startswith("predictor.attention")
             merged[kernel, step.phase, step.priced, core] += times[id(step)]
@@ -156,6 +157,8 @@ def _expert_byte(graph: Graph) -> int:
     """
     experts = {p.shape for p in graph.parameters if p.expert}
     shapes = experts | {(*s[:-2], s[-1], s[-2]) for s in experts if len(s) > 1}
+    if not experts:
+        return 0
     scopes: dict[str, list[Op]] = {}
     times = Counter(map(id, graph.ops))
     for op in {id(op): op for op in graph.ops}.values():

@@ -7,10 +7,10 @@ given back inside the block, a copy says when; the stand-in's own events are dro
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from predictor.ir import BACKWARD, Op
+from predictor.ir import BACKWARD, Op, TensorSpec
 
 
 @dataclass(slots=True)
@@ -38,7 +38,8 @@ class Border:
 class Template:
     """The first instance of a block: what it recorded and the shapes of its border.
 
-    results         shape, stride and type of each result
+    results         shape, stride and type of each result that the block makes, and whether it gets a gradient
+    passed          for each result, the place of the input that it is, else None
     gradients       the same of each input's gradient, learnt from the last instance
     held            for each input, whether the block keeps it for its backward
     """
@@ -48,6 +49,7 @@ class Template:
     results: list[Any]
     gradients: dict[int, Any] = field(default_factory=dict)
     held: list[bool] = field(default_factory=list)
+    passed: list[int | None] = field(default_factory=list)
     forward: tuple[int, int] = (0, 0)
     backward: tuple[int, int] = (0, 0)
 
@@ -80,6 +82,7 @@ class _Copies:
         self.log = log
         self.facts: dict[Template, _Facts] = {}
         self.numbers: dict[int, dict[int, int]] = {}
+        self.borders: dict[int, dict[int, int]] = {}
         self.dropped: set[tuple[int, bool]] = set()
         self.dies_later: dict[int, list[tuple[int, int]]] = defaultdict(list)
 
@@ -95,6 +98,7 @@ class _Copies:
             for ours, theirs in zip(mark.template.border.all(), mark.border.all(), strict=False)
             if ours >= 0 and theirs >= 0 and ours != theirs  # all instances share some inputs
         }
+        self.borders[id(mark.border)] = dict(numbers)
         for ours, theirs in numbers.items():
             self.dropped |= {(theirs, taken) for taken in (True, False) if (ours, taken) in facts.inside}
         for storage, byte in facts.born.items():
@@ -119,13 +123,18 @@ class _Copies:
         return out
 
     def _copy(self, mark: Mark) -> Iterator[Any]:
-        numbers = self.numbers[id(mark.border)]
+        """The block's entries with this instance's storages.
+
+        Operators inside the block are shared with the first instance and keep its numbers; those at the
+        border name the instance's own tensors, so that neighbours are seen to hand them on.
+        """
+        numbers, border = self.numbers[id(mark.border)], self.borders[id(mark.border)]
         start, stop = mark.template.backward if mark.backward else mark.template.forward
         beside = self.facts[mark.template].beside
         for entry in self.log[start:stop]:
             if isinstance(entry, Op):
                 if id(entry) not in beside:
-                    yield entry
+                    yield _renumbered(entry, border)
             elif entry[0] in numbers:
                 yield (numbers[entry[0]], entry[1])
 
@@ -161,3 +170,14 @@ def _sums(op: Op, gradients: set[int]) -> bool:
     """Whether an operator adds to one of these gradients."""
     adds = op.phase == BACKWARD and op.name in {"aten.add", "aten.add_"}
     return adds and bool(gradients & {t.storage for t in op.inputs})
+
+
+def _renumbered(op: Op, border: dict[int, int]) -> Op:
+    """The operator with border tensors named as in another instance; itself when it touches none."""
+    if not any(t.storage in border for t in (*op.inputs, *op.outputs)):
+        return op
+
+    def renamed(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(t, storage=border.get(t.storage, t.storage)) for t in tensors)
+
+    return replace(op, inputs=renamed(op.inputs), outputs=renamed(op.outputs))

@@ -42,7 +42,10 @@ class _StandIn(torch.autograd.Function):
         ctx.instance = instance
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*(t for t, held in zip(tensors, instance.template.held, strict=True) if held))
-        return instance.results(tensors)
+        results = instance.results(tensors)
+        plain = [r for r, (_, wanted) in zip(results, instance.template.results, strict=True) if not wanted]
+        ctx.mark_non_differentiable(*plain)
+        return results
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -61,7 +64,7 @@ class _Instance:
         self.border.inputs = [self.recorder.spec(t).storage for t in tensors]
         self.inputs = [_layout(t) if t.requires_grad else None for t in tensors]
         self.recorder.log.append(Mark(self.template, self.border, backward=False))
-        made = [self._made(shape, stride, dtype) for shape, stride, dtype in self.template.results]
+        made = [self._made(*layout) for layout, _ in self.template.results]
         self.border.results = [self.recorder.spec(t).storage for t in made]
         return tuple(made)
 
@@ -115,8 +118,9 @@ class _Group:
         if self.waiting == 0:
             return self._last(template, forward, leaves, structure)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        out = _StandIn.apply(_Instance(self.recorder, template, weights), *tensors)
-        return _assembled(template.structure, out if isinstance(out, tuple) else (out,))
+        made = iter(_StandIn.apply(_Instance(self.recorder, template, weights), *tensors))
+        results = [next(made) if place is None else tensors[place] for place in template.passed]
+        return tree_unflatten(results, template.structure)
 
     def _first(self, key: Any, forward: Any, leaves: list[Any], structure: Any, weights: list[Any]) -> Any:
         recorder = self.recorder
@@ -137,15 +141,18 @@ class _Group:
         template.forward = (start, len(recorder.log))
         template.held = [storage in kept for storage in border.inputs]
         results, template.structure = tree_flatten(result)
-        if not all(isinstance(r, torch.Tensor) or r is None for r in results):
-            return result
-        border.results = [recorder.spec(r).storage for r in results if r is not None]
-        border.result_gradients = [-1] * len(border.results)
-        template.results = [_layout(r) for r in results if r is not None]
-        if len(border.results) == len(results):
-            self.templates[key] = template
-        gated = [self._result_gate(template, place, result) for place, result in enumerate(results)]
-        return tree_unflatten(gated, template.structure)
+        if not results or not all(isinstance(r, torch.Tensor) for r in results):
+            raise CannotFoldError("a block returns something other than tensors")
+        handed = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
+        template.passed = [next((i for i, t in enumerate(handed) if t is r), None) for r in results]
+        made = [r for r, place in zip(results, template.passed, strict=True) if place is None]
+        border.results = [recorder.spec(r).storage for r in made]
+        border.result_gradients = [-1] * len(made)
+        template.results = [(_layout(r), r.requires_grad) for r in made]
+        self.templates[key] = template
+        gates = (self._result_gate(template, place, r) for place, r in enumerate(made))
+        out = [next(gates) if place is None else tensors[place] for place in template.passed]
+        return tree_unflatten(out, template.structure)
 
     def _last(self, template: Template, forward: Any, leaves: list[Any], structure: Any) -> Any:
         """Run the last instance for real; its input gradients show their layout to those before it."""
@@ -162,7 +169,7 @@ class _Group:
             if template.backward == (0, 0):
                 template.backward = (len(self.recorder.log), len(self.recorder.log))
 
-        if result is None or not result.requires_grad:
+        if not result.requires_grad:
             return result
         return _Gate.apply(begins, result)
 
@@ -190,10 +197,6 @@ def _gated(leaves: list[Any], structure: Any, tell: Callable[[int], Callable[[An
 
 def _layout(tensor: torch.Tensor) -> Any:
     return (tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _assembled(structure: Any, results: tuple[Any, ...]) -> Any:
-    return tree_unflatten(list(results), structure)
 
 
 def _leaf_key(leaf: Any) -> Any:

@@ -19,6 +19,7 @@ from predictor.frontends.folded_log import expanded
 from predictor.frontends.torch_blocks import groups_of
 from predictor.frontends.torch_fold import folding
 from predictor.frontends.torch_kernels import accelerator_kernels
+from predictor.frontends.torch_masks import marked, pattern_of
 from predictor.ir import BACKWARD, FORWARD, RECOMPUTE, Op, Parameter, StorageEvent, TensorSpec
 
 _DTYPES = {
@@ -84,6 +85,8 @@ class Recorder(TorchDispatchMode):
             call = self._calls[func] = _Call(func)
         if not call.skip and not self.paused:
             self._write(call, args, kwargs, out)
+        if call.name == "aten._to_copy" and (pattern := pattern_of(args[0])) is not None:
+            marked(out, pattern)  # a cast hides what the mask hid
         return out
 
     def _write(self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -283,6 +286,15 @@ def _backward(value: torch.Tensor, module: nn.Module, recorder: Recorder, mode: 
 def parameters_of(module: nn.Module) -> tuple[Parameter, ...]:
     """Weights of a module, tied ones once."""
     return tuple(
-        Parameter(name, tuple(p.shape), _DTYPES[p.dtype], p.requires_grad, "expert" in name)
+        Parameter(name, tuple(p.shape), _DTYPES[p.dtype], p.requires_grad, is_routed(name))
         for name, p in module.named_parameters()
     )
+
+
+def is_routed(name: str) -> bool:
+    """Whether a weight belongs to experts among which tokens are spread; shared experts see all tokens.
+
+    >>> is_routed("layers.0.experts.w1"), is_routed("layers.0.shared_experts.w1")
+    (True, False)
+    """
+    return "expert" in name and "shared_expert" not in name

@@ -1,7 +1,7 @@
 """Repeated blocks of a model in its operators and in its weights.
 
 A block is a module whose path ends in a number (``layers.3``, ``stages.2.blocks.5``) and holds attention.
-A recorder may stand in one block's operators for all equal ones: then the same ``Op`` objects come again
+A recorder may stand in one block's operators for all equal ones: then the same calls come again
 under the first block's path, and a block begins whenever its first operator does.
 """
 
@@ -59,9 +59,18 @@ def _instances(ops: list[Op], depth: int) -> list[Range]:
         if name is None:
             continue
         places = [place for place, _ in run]
-        starts = [place for place in places if ops[place] is ops[places[0]]]
+        starts = [place for place in places if _again(ops[place], ops[places[0]])]
         found += [(a, z - 1) for a, z in zip(starts, [*starts[1:], places[-1] + 1], strict=True)]
     return found
+
+
+def _again(op: Op, first: Op) -> bool:
+    """Whether an operator is the same call of an equal block: all but its storages."""
+    if op is first:
+        return True
+    if (op.scope, op.name) != (first.scope, first.name):
+        return False
+    return [t.shape for t in op.inputs] == [t.shape for t in first.inputs] and op.attrs == first.attrs
 
 
 def _attention(ops: list[Op], block: Range) -> int:

@@ -20,19 +20,25 @@ def pointwise(
 ) -> Value:
     """One result element per broadcast input element; no gradient of its own."""
     first = inputs[0]
+    tape = first.memory.tape
     if len(inputs) == 1:
         shape = first.shape
         stride = elementwise_stride(shape, ((shape, first.stride),))
+        dtype = dtype or first.dtype
     else:
         shape = broadcast(tuple([v.shape for v in inputs]))
         stride = elementwise_stride(shape, tuple([(v.shape, v.stride) for v in inputs]))
-    out = first.tape.new(shape, dtype or _promoted(inputs), stride)
-    first.tape.emit(name, inputs, (out,), attrs)
+        dtype = dtype or _promoted(inputs)
+    out = tape.new(shape, dtype, stride)
+    tape.emit(name, inputs, (out,), attrs)
     return out
 
 
 def _promoted(inputs: Sequence[Value]) -> str:
     """The widest type; a tensor without axes does not widen its own kind."""
+    first = inputs[0].dtype
+    if all(v.dtype == first for v in inputs):
+        return first
     shaped = [v for v in inputs if v.shape] or inputs
     return max([v.dtype for v in shaped], key=_RANK.__getitem__)
 

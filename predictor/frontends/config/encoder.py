@@ -211,6 +211,8 @@ def vit(fields: Fields) -> Model:
     """ViT with a classifier: https://arxiv.org/abs/2010.11929."""
     _task(fields, {"ViTForImageClassification": "class"}, "class")
     e = sizes(fields, 0.0)
+    if any(isinstance(fields.content.get(name), list) for name in ("image_size", "patch_size")):
+        raise NoTemplateError("images that are not square")
     side = fields.size("image_size", default=224)
     patch = fields.size("patch_size", default=16, most=side)
     step = partial(_vit_step, e, fields, patch)

@@ -179,8 +179,10 @@ def _instances(pattern: Sequence[str], kind: str) -> list[int]:
 
 def _renamed(op: Op, shared: dict[int, int]) -> Op:
     """The operator with the shared numbers of storages that cross blocks."""
-    tensors = (*op.inputs, *op.outputs)
-    if not any(t.storage in shared for t in tensors):
+    for tensor in (*op.inputs, *op.outputs):
+        if tensor.storage in shared:
+            break
+    else:
         return op
 
     def named(group: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

@@ -117,6 +117,8 @@ def mixtral(fields: Fields) -> Model:
 def _sparse_layers(fields: Fields) -> list[bool]:
     step = fields.size("decoder_sparse_step", default=1)
     dense = fields.content.get("mlp_only_layers") or []
+    if not isinstance(dense, list):
+        raise fields.refuse("mlp_only_layers", "a list of layers")
     count = fields.layers("num_hidden_layers")
     return [i not in dense and (i + 1) % step == 0 for i in range(count)]
 

@@ -98,14 +98,18 @@ class Node:
 
     __slots__ = ("block", "edges", "gradients", "run")
 
-    def __init__(self, run: Backward, inputs: Sequence[Value | None], results: int, block: int) -> None:
+    def __init__(self, run: Backward, edges: "list[Edge | None]", results: int, block: int) -> None:
         self.run: Backward | None = run
-        self.edges = [
-            (v.node, v.slot, v.shape, v.dtype) if v is not None and v.node is not None else None
-            for v in inputs
-        ]
+        self.edges = edges
         self.gradients: list[Gradient] = [None] * results
         self.block = block
+
+
+Edge = tuple[Node, int, Shape, str]
+
+
+def _nothing() -> tuple[()]:
+    return ()
 
 
 class Leaf(Node):
@@ -114,7 +118,7 @@ class Leaf(Node):
     __slots__ = ("dtype", "stride", "uses")
 
     def __init__(self, stride: Shape, dtype: str) -> None:
-        super().__init__(lambda: (), (), 1, -1)
+        super().__init__(_nothing, [], 1, -1)
         self.stride, self.dtype, self.uses = stride, dtype, 0
 
 
@@ -214,27 +218,21 @@ class Tape:
         self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], attrs: dict[str, Any] = _EMPTY
     ) -> None:
         """Write one operator."""
-        self.ops.append(
-            Op(
-                name,
-                tuple([v.spec for v in inputs]),
-                tuple([v.spec for v in outputs]),
-                attrs,
-                self.phase,
-                self.scope,
-            )
-        )
+        read = tuple([v._spec or v.spec for v in inputs])
+        written = tuple([v._spec or v.spec for v in outputs])
+        self.ops.append(Op(name, read, written, attrs, self.phase, self.scope))
 
     def node(self, run: Backward, inputs: Sequence[Value | None], *outputs: Value) -> None:
         """Let gradients flow from ``outputs`` to those ``inputs`` that take part."""
         if not self.train or self.phase is BACKWARD:
             return
-        if not any(v is not None and v.node is not None for v in inputs):
+        edges = [None if v is None or v.node is None else (v.node, v.slot, v.shape, v.dtype) for v in inputs]
+        if not any(edges):
             return
-        made = Node(run, inputs, len(outputs), self.block)
-        for v in inputs:
-            if v is not None and isinstance(v.node, Leaf):
-                v.node.uses += 1
+        made = Node(run, edges, len(outputs), self.block)
+        for edge in edges:
+            if edge is not None and edge[0].__class__ is Leaf:
+                edge[0].uses += 1
         for slot, output in enumerate(outputs):
             output.node, output.slot = made, slot
         self.nodes.append(made)
