@@ -1,6 +1,7 @@
 """Every counter as one function: (model name, batch) -> flop, a multiply-add is 2; it builds the model."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
@@ -143,3 +144,19 @@ COUNTERS: dict[str, tuple[Callable[..., int], str, str, str]] = {
     "predictor, recording with memory": (recorded_step, "torch", "step", "none"),
     "predictor, count only": (counted_step, "torch", "step", "none"),
 }
+
+
+def variant(depths: tuple[int, int, int, int], width: int) -> Any:
+    """A residual net of a search space: the same blocks in other numbers."""
+    from timm.models.resnet import Bottleneck, ResNet
+
+    return ResNet(Bottleneck, list(depths), base_width=width)
+
+
+def variants(count: int) -> list[Callable[[], Any]]:
+    """Different nets of blocks that ResNet-50's family has; the first ones have shown most of them."""
+    made = []
+    for i in range(count):
+        depths = (1 + i % 3, 1 + i // 3 % 4, 1 + i // 12 % 6, 1 + i // 72 % 3)
+        made.append(partial(variant, depths, 64 if i % 2 else 128))
+    return made

@@ -3,11 +3,11 @@
     python benchmarks/peers.py           print the tables
     python benchmarks/peers.py --write   also put them into benchmarks/README.md
 
-Every figure comes from processes of their own: imports, one round to warm up, then what is timed. The cases of all
-counters take turns, three times, so that a busy machine slows all of them; tables show the median and, in
-brackets, the lowest and highest. Building the model is part of each figure; a model that a counter fails on
-does not count for its rate. A peer that is not installed is left out and named: pip install fvcore ptflops
-calflops torchinfo.
+Every figure comes from processes of their own: imports, one round to warm up, then what is timed. The cases
+of all counters take turns, three times, so that a busy machine slows all of them; tables show the median
+and, in brackets, the lowest and highest. Building the model is part of each figure; a model that a counter
+fails on does not count for its rate. A peer that is not installed is left out and named: pip install fvcore
+ptflops calflops torchinfo.
 """
 
 import json
@@ -25,32 +25,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from counters import COUNTERS, counted_step
+from counters import COUNTERS, counted_step, variants
 from page import replace_section
 
 ROUNDS = 5  # in one process
 TURNS = 3  # processes
 SAMPLE = 48  # models of the smaller half of timm's registry, evenly spaced by parameter count
+SHOWN = 40  # nets of the search space counted before the clock starts
 FEW = 8  # of these, for counters that need real weights
 LLAMA = "zoo:llama3-405b"
 # Those that count a whole step: PyTorch's counter, our recording, our count alone.
 STEPS = ("FlopCounterMode, meta, backward", "predictor, recording with memory", "predictor, count only")
-
-
-def variant(depths: tuple[int, int, int, int], width: int) -> Any:
-    """A residual net of a search space: the same blocks in other numbers."""
-    from timm.models.resnet import Bottleneck, ResNet
-
-    return ResNet(Bottleneck, list(depths), base_width=width)
-
-
-def variants(count: int) -> list[Callable[[], Any]]:
-    """Different nets of blocks that ResNet-50's family has; the first ones have shown most of them."""
-    made = []
-    for i in range(count):
-        depths = (1 + i % 3, 1 + i // 3 % 4, 1 + i // 12 % 6, 1 + i // 72 % 3)
-        made.append(partial(variant, depths, 64 if i % 2 else 128))
-    return made
 
 
 # Cases; each runs in a process of its own
@@ -89,12 +74,11 @@ def sample(counter: str) -> dict[str, Any]:
 
 def two_processes(what: str) -> dict[str, Any]:
     """Models per second on two processes: the sample at first sight, or nets of blocks seen before."""
-    if what == "seen":
-        jobs: list[Any] = variants(216)
-    else:
-        jobs = json.loads(os.environ["PEERS_SAMPLE"])
+    names: list[Any] = json.loads(os.environ["PEERS_SAMPLE"])
+    nets = variants(216)
+    warm, jobs = (nets[:SHOWN], nets[SHOWN:]) if what == "seen" else (["resnet18"] * 4, names)
     with get_context("spawn").Pool(2, _ready) as pool:
-        pool.map(_count_one, ["resnet18"] * 4 if what == "first" else jobs[:40], chunksize=1)
+        pool.map(_count_one, warm, chunksize=1)
         start = time.perf_counter()
         pool.map(_count_one, jobs, chunksize=4)
         seconds = time.perf_counter() - start
@@ -147,7 +131,7 @@ def _seconds(step: Callable[[], Any]) -> float:
 
 
 def _peak_gb() -> float:
-    """Peak resident memory of this process; ``ru_maxrss`` would start at the peak of the process that made it."""
+    """Peak resident memory; ``ru_maxrss`` would start at the peak of the process that made this one."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e9
@@ -226,8 +210,8 @@ def tables(names: list[str], registry: int) -> str:
     lines = [
         f"Python {platform.python_version()}, torch {version('torch')}, timm {version('timm')}, "
         f"{os.cpu_count()} cores, {platform.machine()}; load of the machine {before:.1f} before and "
-        f"{os.getloadavg()[1]:.1f} at the end (above {os.cpu_count()} with others' work on it, all figures are "
-        f"too slow). Medians of {TURNS} turns, in brackets the lowest and highest. Building the model is "
+        f"{os.getloadavg()[1]:.1f} at the end (others' "
+        f"work on it makes all figures too slow). Medians of {TURNS} turns, in brackets the lowest and highest. Building the model is "
         "included; imports are not. Flop as each counter says, a multiply-add taken as 2.",
         "",
         *_model_table(found, counters),
@@ -243,8 +227,8 @@ def tables(names: list[str], registry: int) -> str:
 
 def _model_table(found: Found, counters: list[str]) -> list[str]:
     lines = [
-        "ResNet-50, warm, seconds. The step of `predictor` is to take at most 0.3 s at any batch. Counters with "
-        "real weights run one image.",
+        "ResNet-50, warm, seconds. The step of `predictor` is to take at most 0.3 s at any batch. Counters "
+        "with real weights run one image.",
         "",
         "| counter | counts | batch 32 | batch 1024 | GFLOP per image |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -277,7 +261,10 @@ def _sample_table(found: Found, counters: list[str], registry: int) -> list[str]
         if rows:
             failed = f"{len(rows[0]['failed'])} of {rows[0]['models']}" if rows[0]["failed"] else "none"
             lines.append(f"| {name} | {COUNTERS[name][2]} | {_middle(rows, 'rate', '.1f')} | {failed} |")
-    labels = {"first": "the sample", "seen": "216 residual nets, most blocks seen before"}
+    labels = {
+        "first": "the sample",
+        "seen": f"{216 - SHOWN} residual nets, not seen before, of blocks that mostly were",
+    }
     for what, label in labels.items():
         if found["two", what]:
             rate = _middle(found["two", what], "rate", ".1f")

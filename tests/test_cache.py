@@ -27,8 +27,8 @@ def example_inputs(batch_size=4):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREDICTOR_CACHE", str(tmp_path / "cache"))
+def store(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PREDICTOR_CACHE", str(tmp_path_factory.mktemp("store") / "cache"))
     return folder()
 
 
@@ -101,9 +101,9 @@ def test_a_graph_of_another_format_is_refused(gpt2, tmp_path):
 
 def test_a_model_is_recorded_once(store):
     reader = Reader()
-    graphs = [cached_graph("zoo:alexnet", ReadOptions(batch=b), reader) for b in (2, 8, 2)]
+    graphs = [cached_graph("zoo:alexnet", ReadOptions(batch=b), reader) for b in (2, 8, 2, 100)]
     assert reader.times == 2  # once as asked, once for every other batch
-    assert [g.batch for g in graphs] == [2, 8, 2]
+    assert [g.batch for g in graphs] == [2, 8, 2, 100]
     assert calls(graphs[0]) == calls(graphs[2])
     assert len(list(store.iterdir())) == 1
 
@@ -228,3 +228,54 @@ def test_a_model_that_loops_over_its_batch_is_recorded_at_its_batch(store, tmp_p
         graph = cached_graph(f"{tmp_path}/loop_of_cache_test.py:build", ReadOptions(batch=batch))
         products = [op for op in graph.ops if op.name in {"aten.addmm", "aten.mv"} and op.phase == "forward"]
         assert len(products) == batch
+
+
+BRANCH = """
+import os
+import torch
+from torch import nn
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, WIDTH)
+
+    def forward(self, x):
+        return self.linear(x) if x.shape[0] <= 64 else self.linear(x[:64])
+
+WIDTH = int(os.environ.get("WIDTH_OF_CACHE_TEST", 8)) + len(os.listdir("parts_of_cache_test"))
+WIDTH += os.path.exists("flag_of_cache_test")
+
+def build():
+    return Branch()
+
+def example_inputs(batch_size=4):
+    return torch.zeros(batch_size, 8)
+"""
+
+
+@pytest.fixture
+def branch(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "branch_of_cache_test.py").write_text(BRANCH)
+    (tmp_path / "parts_of_cache_test").mkdir()
+    return "branch_of_cache_test.py:build"
+
+
+def test_a_branch_on_the_batch_is_never_served_from_another(branch):
+    for batch in (200, 40, 30, 1, 64, 100):
+        graph = cached_graph(branch, ReadOptions(batch=batch))
+        assert calls(graph) == calls(load_graph(branch, ReadOptions(batch=batch)))
+
+
+def test_what_code_learns_from_its_surroundings_is_never_stale(branch, tmp_path, monkeypatch):
+    def width():
+        return cached_graph(branch, ReadOptions(batch=2)).parameters[0].shape[0]
+
+    assert width() == 8
+    monkeypatch.setenv("WIDTH_OF_CACHE_TEST", "16")
+    assert width() == 16
+    (tmp_path / "parts_of_cache_test" / "one").touch()
+    assert width() == 17
+    (tmp_path / "flag_of_cache_test").touch()
+    assert width() == 18

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from predictor.frontends import ReadOptions, load_graph, torch_record
@@ -132,9 +133,22 @@ def stack(*blocks):
     return nn.Sequential(nn.Linear(8, 8), nn.Sequential(*blocks))
 
 
-def test_blocks_that_differ_only_by_their_number_are_equal():
-    assert signature(Block(layer_idx=1)) == signature(Block(layer_idx=7))
+def test_blocks_that_drop_more_or_less_are_equal():
     assert signature(Block(drop=0.1)) == signature(Block(drop=0.3))
+
+
+def test_the_number_of_a_layer_counts_outside_transformers():
+    assert signature(Block(layer_idx=1)) != signature(Block(layer_idx=7))
+
+
+def test_layers_of_transformers_are_equal(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=5, num_attention_heads=4, vocab_size=100
+    )
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert [len(group) for group in groups_of(model)] == [5]
 
 
 @pytest.mark.parametrize("other", [Block(drop=0.1), nn.Linear(8, 8)])
@@ -198,3 +212,124 @@ def test_modules_are_put_back():
     load_graph(module, ReadOptions(inputs=torch.zeros(4, 8)))
     assert "forward" not in vars(module[1][0])
     assert module(torch.ones(4, 8)).shape == (4, 8)
+
+
+class Layers(nn.Module):
+    """Calls equal blocks in a way that a subclass chooses."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.layers = nn.ModuleList(blocks or [Wide() for _ in range(6)])
+
+    def forward(self, x):
+        for place, layer in enumerate(self.layers):
+            x = self.call(place, layer, x)
+        return x
+
+    def call(self, place, layer, x):
+        return layer(x)
+
+
+class Wide(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 8))
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Repeating(Wide):
+    def forward(self, x):
+        for _ in range(self._times):
+            x = self.inner(x)
+        return x
+
+
+class Alternating(Wide):
+    def forward(self, x):
+        return self.inner(self.inner(x)) if self.layer_idx % 2 else self.inner(x)
+
+
+class Ratio(Wide):
+    def forward(self, x):
+        keep = int(8 * (1 - self.drop_tokens))
+        return torch.cat([self.inner(x)[:, :keep], x[:, keep:]], -1)
+
+
+class Checkpointing(Layers):
+    def call(self, place, layer, x):
+        return torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+
+
+class HalfWithoutGradient(Layers):
+    def call(self, place, layer, x):
+        with torch.set_grad_enabled(place >= 3):
+            return layer(x)
+
+
+class Detaching(Layers):
+    def call(self, place, layer, x):
+        return layer(x).detach() if place == 3 else layer(x)
+
+
+class Casting(Layers):
+    def call(self, place, layer, x):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(place % 2)):
+            return layer(x)
+
+
+class Pair(Wide):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return x + self.inner(x), self.head(x)
+
+
+class OneHead(Layers):
+    def __init__(self):
+        super().__init__(*(Pair() for _ in range(6)))
+
+    def forward(self, x):
+        heads = []
+        for layer in self.layers:
+            x, head = layer(x)
+            heads.append(head)
+        return x, heads[2]
+
+
+ODD = {
+    "private attributes": lambda: Layers(*(Repeating(_times=n) for n in (1, 2, 3, 1))),
+    "a number that is read": lambda: Layers(*(Alternating(layer_idx=n) for n in range(7))),
+    "a ratio called drop": lambda: Layers(*(Ratio(drop_tokens=0.1 * n) for n in range(1, 6))),
+    "checkpoints": Checkpointing,
+    "blocks without gradient": HalfWithoutGradient,
+    "a detached stream": Detaching,
+    "alternating autocast": Casting,
+    "a head that is used once": OneHead,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_blocks_that_only_look_equal(both_ways, name):
+    torch.manual_seed(0)
+    folded, plain = both_ways(ODD[name](), ReadOptions(inputs=torch.zeros(4, 8)))
+    assert calls(folded) == calls(plain)
+    assert live_bytes(folded) == live_bytes(plain)
+
+
+def test_checkpoints_of_timm_count_as_recompute(both_ways):
+    timm = pytest.importorskip("timm")
+
+    def build():
+        model = timm.create_model("vit_tiny_patch16_224")
+        model.set_grad_checkpointing()
+        return model
+
+    folded, plain = both_ways(build, ReadOptions(inputs=["float32[B,3,224,224]"], batch=2))
+    assert calls(folded) == calls(plain)
+    assert count(folded, find_stack("eager-2"), True).total("recompute").matrix_flop > 10**9

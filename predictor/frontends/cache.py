@@ -1,9 +1,9 @@
 """Recorded graphs kept on disk, so that a model is recorded once.
 
-An entry is found by what was asked for (source, options, versions) and holds the hash of every file that
-reading the model opened outside installed packages; it counts only while all of them are unchanged. One
-recording at a prime batch serves every batch size. Entries are compressed JSON; a damaged one is as
-good as none.
+An entry is found by what was asked for (source, options, versions; for a user's code also the environment)
+and holds the hash of every file that reading the model opened outside installed packages, and the names in
+their folders; it counts only while all of them are unchanged. What code learns in other ways (a clock, the
+network) is not seen. Entries are compressed JSON; a damaged one is as good as none.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from predictor.errors import InputError
-from predictor.frontends import ReadOptions, load_graph
+from predictor.frontends import ReadOptions, load_graph, runs_code
 from predictor.graph_file import dumps, from_plain, loads, to_plain
 from predictor.ir import Graph, at_batch
 
-# The batch of a recording that serves every other one. Each is checked once, against a recording at the batch
-# that was asked for: a model that loops over its batch, rounds a share of it, or has a size that the prime
+# The batch of a recording that serves others: those between two batches at which a recording of their own
+# was found equal to it. A model that loops over its batch, rounds a share of it, or has a size that the prime
 # divides is recorded at every batch anew.
 PRIME = 127
 MOST_BYTE = 500 * 2**20
@@ -55,30 +55,40 @@ def cached_graph(source: Any, options: ReadOptions, read: Read = load_graph) -> 
     if asked is None:
         return _entry(source, options, read)
     at_prime = replace(options, batch=PRIME)
-    kept = _kept(_path(source, at_prime))
-    if kept is not None:
-        return at_batch(kept, asked)
+    prime = _kept(_path(source, at_prime))
+    if prime is not None and prime.low <= asked <= prime.high:
+        return at_batch(prime.graph, asked)
     kept = _kept(_path(source, options))
     if kept is not None:
-        return kept
+        return kept.graph
     with _opened() as files:
         graph = read(source, options)
-    prime = _at_prime(source, at_prime, read)
-    if prime is not None and _same(at_batch(prime, asked), graph):
-        _keep(_path(source, at_prime), prime, files)
+    scaled = prime.graph if prime is not None else _at_prime(source, at_prime, read)
+    if scaled is not None and _same(at_batch(scaled, asked), graph):
+        low, high = (prime.low, prime.high) if prime is not None else (PRIME, PRIME)
+        _keep(_path(source, at_prime), _Entry(scaled, min(low, asked), max(high, asked)), files)
     else:
-        _keep(_path(source, options), graph, files)
+        _keep(_path(source, options), _Entry(graph, asked, asked), files)
     return graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A recording, and the smallest and largest batch it was found to hold for."""
+
+    graph: Graph
+    low: int
+    high: int
 
 
 def _entry(source: str, options: ReadOptions, read: Read) -> Graph:
     """The graph at the model's own batch."""
     kept = _kept(_path(source, options))
     if kept is not None:
-        return kept
+        return kept.graph
     with _opened() as files:
         graph = read(source, options)
-    _keep(_path(source, options), graph, files)
+    _keep(_path(source, options), _Entry(graph, graph.batch, graph.batch), files)
     return graph
 
 
@@ -110,8 +120,22 @@ def _path(source: str, options: ReadOptions) -> Path:
 def _key(source: str, options: ReadOptions) -> str:
     place = str(Path(source).resolve()) if Path(source).exists() else source
     here = "" if source.partition(":")[0] in {"zoo", "timm", "torchvision"} else os.getcwd()
-    request = {"source": place, "here": here, "options": asdict(options), "versions": _versions()}
+    request = {
+        "source": place,
+        "here": here,
+        "options": asdict(options),
+        "versions": _versions(),
+        "environment": _environment() if runs_code(source) else {},
+    }
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+_OF_THE_SHELL = {"_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "PREDICTOR_CACHE"}
+
+
+def _environment() -> dict[str, str]:
+    """Environment variables, which a user's code may read, but those that a shell changes by itself."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_THE_SHELL}
 
 
 def _versions() -> dict[str, str]:
@@ -129,17 +153,28 @@ def _own_code() -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
 
-def _kept(path: Path) -> Graph | None:
-    """The entry's graph, if it is whole and every file it was read from is unchanged."""
+def _kept(path: Path) -> _Entry | None:
+    """The entry, if it is whole and all files and folders it was read from are unchanged."""
     try:
         content = loads(path.read_bytes(), path.name)
         if any(_hash(Path(name)) != digest for name, digest in content["files"].items()):
             return None
-        graph = from_plain(content["graph"], path.name)
+        if any(_listing(Path(name)) != digest for name, digest in content["folders"].items()):
+            return None
+        entry = _Entry(from_plain(content["graph"], path.name), content["low"], content["high"])
         os.utime(path)
     except (OSError, InputError, KeyError, TypeError, AttributeError):
         return None
-    return graph
+    return entry
+
+
+def _listing(path: Path) -> str | None:
+    """Digest of the names in a folder: a new file can take the place of an import."""
+    try:
+        names = sorted(name for name in os.listdir(path) if name != "__pycache__")
+    except OSError:
+        return None
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str | None:
@@ -173,10 +208,11 @@ def _opened() -> Iterator[set[Path]]:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _listening:
+    if not _listening or event not in {"open", "os.listdir", "os.scandir"}:
         return
-    name, mode = arguments[0], arguments[1]
-    if isinstance(name, str) and (mode is None or "r" in mode) and _is_users(name):
+    name = arguments[0] if arguments[0] is not None else "."
+    read = event != "open" or arguments[1] is None or "r" in arguments[1]
+    if isinstance(name, str) and read and _is_users(name):
         for files in _listening:
             files.add(Path(os.path.abspath(name)))
 
@@ -196,11 +232,22 @@ def _is_users(name: str) -> bool:
     return not place.startswith(_INSTALLED) and not place.startswith(package) and not place.endswith(".pyc")
 
 
-def _keep(path: Path, graph: Graph, files: set[Path]) -> None:
-    """Write an entry; a folder that cannot be written is no obstacle."""
-    hashes = {str(file): digest for file in sorted(files) if (digest := _hash(file)) is not None}
+def _keep(path: Path, entry: _Entry, opened: set[Path]) -> None:
+    """Write an entry; a folder that cannot be written is no obstacle.
+
+    Beside the files that were opened it holds the names in their folders and in folders that were listed.
+    """
+    files = {place for place in opened if not place.is_dir()}
+    folders = {place for place in opened if place.is_dir()} | {place.parent for place in files}
+    content = {
+        "files": {str(p): digest for p in sorted(files) if (digest := _hash(p)) is not None},
+        "folders": {str(p): digest for p in sorted(folders) if (digest := _listing(p)) is not None},
+        "low": entry.low,
+        "high": entry.high,
+        "graph": to_plain(entry.graph),
+    }
     with suppress(OSError):
-        _write(path, dumps({"files": hashes, "graph": to_plain(graph)}))
+        _write(path, dumps(content))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.inliner import inline_local_functions
 
 from predictor.errors import InputError
+from predictor.frontends.onnx_guard import check_data, check_domains, check_functions
 from predictor.frontends.onnx_shapes import FOLD_LIMIT, first_line
 
 _OLDEST_OPSET = 11
@@ -98,6 +99,7 @@ def open_file(path: Path) -> OnnxFile:
         if node.op_type == "Identity" and sources.keys() >= {*node.input} and outputs.isdisjoint(node.output):
             aliases |= dict(zip(node.output, node.input, strict=False))
     _check_text(path, aliases)
+    check_domains(path, nodes)
     kept = [n for n in nodes if not (n.op_type == "Identity" and aliases.keys() >= {*n.output})]
     main = {id(n) for n in model.graph.node}
     return OnnxFile(
@@ -130,13 +132,15 @@ def _load(path: Path) -> Any:
         )
     if not model.graph.node or not model.graph.output:
         raise InputError(f"{path}: the graph is empty: it has no nodes or no outputs; export it again")
+    check_data(path, model)
     return _inlined(path, model) if model.functions else model
 
 
 def _inlined(path: Path, model: Any) -> Any:
+    check_functions(path, model)
     try:
         return inline_local_functions(model)
-    except (DecodeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever the inliner meets, the file is at fault
         raise InputError(f"{path}: its functions cannot be inlined: {first_line(error)}") from None
 
 

@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-# Attributes that number a block and do not change what it computes.
+# Attributes that number a block; in transformers they find its place in a cache, and what depends on the
+# place is an attribute of its own.
 _NUMBERS = {"layer_idx", "layer_id", "layer_index", "layer_number", "block_idx"}
+# Probabilities of dropping: only whether they are zero matters.
+_CHANCES = {"p", "drop_prob", "dropout", "attention_dropout", "dropout_p", "drop_path_prob"}
+_OF_EVERY_MODULE = set(vars(nn.Module()))
 _PLAIN = (int, float, str, bool, type(None), torch.dtype, torch.Size)
 _FEWEST = 3
 
@@ -22,10 +26,11 @@ def signature(module: nn.Module) -> Any:
         (name, tuple(t.shape), t.dtype, t.requires_grad) for name, t in module.named_parameters(recurse=False)
     )
     buffers = tuple((name, tuple(t.shape), t.dtype) for name, t in module.named_buffers(recurse=False))
+    numbers = _NUMBERS if type(module).__module__.startswith("transformers.") else set()
     attributes = tuple(
         (name, _attribute(name, value, module))
         for name, value in sorted(vars(module).items())
-        if not name.startswith("_") and name not in _NUMBERS and name != "forward"
+        if name not in _OF_EVERY_MODULE and name not in numbers
     )
     hooks = bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
     children = tuple((name, signature(child)) for name, child in module.named_children())
@@ -33,7 +38,7 @@ def signature(module: nn.Module) -> Any:
 
 
 def _attribute(name: str, value: Any, module: nn.Module) -> Any:
-    if isinstance(value, float) and "drop" in (name + type(module).__name__).lower():
+    if isinstance(value, float) and name in _CHANCES and 0 <= value < 1:
         return value > 0
     if isinstance(value, _PLAIN):
         return value

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from predictor.frontends.folded_log import Border, Mark, Template
 from predictor.frontends.torch_masks import pattern_of
+from predictor.ir import RECOMPUTE, Op
 
 
 class _Gate(torch.autograd.Function):
@@ -38,7 +39,8 @@ class _StandIn(torch.autograd.Function):
     """Stands for one instance of a recorded block."""
 
     @staticmethod
-    def forward(ctx: Any, instance: "_Instance", *tensors: Any) -> Any:
+    def forward(ctx: Any, instance: "_Instance", weight: Any, *tensors: Any) -> Any:
+        # One weight stands among the inputs, so that results get gradients where the inputs have none.
         ctx.instance = instance
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*(t for t, held in zip(tensors, instance.template.held, strict=True) if held))
@@ -49,7 +51,7 @@ class _StandIn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return None, *ctx.instance.gradients(grads)
+        return None, None, *ctx.instance.gradients(grads)
 
 
 class _Instance:
@@ -107,7 +109,7 @@ class _Group:
             raise CannotFoldError("a block is called twice: its gradients add up")
         self.called.add(id(block))
         leaves, structure = tree_flatten((args, kwargs))
-        key = (structure, tuple(map(_leaf_key, leaves)))
+        key = (structure, _surroundings(), tuple(map(_leaf_key, leaves)))
         weights = [p for p in block.parameters() if p.requires_grad]
         if any(p.grad is not None for p in weights) or any(not _comparable(leaf) for leaf in leaves):
             return forward(*args, **kwargs)
@@ -118,7 +120,9 @@ class _Group:
         if self.waiting == 0:
             return self._last(template, forward, leaves, structure)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        made = iter(_StandIn.apply(_Instance(self.recorder, template, weights), *tensors))
+        made = iter(
+            _StandIn.apply(_Instance(self.recorder, template, weights), next(iter(weights), None), *tensors)
+        )
         results = [next(made) if place is None else tensors[place] for place in template.passed]
         return tree_unflatten(results, template.structure)
 
@@ -161,7 +165,12 @@ class _Group:
             return lambda grad: template.gradients.setdefault(place, _layout(grad))
 
         args, kwargs = _gated(leaves, structure, learn)
-        return forward(*args, **kwargs)
+        log = self.recorder.log
+        start = len(log)
+        result = forward(*args, **kwargs)
+        if _calls(log[start:]) != _calls(log[slice(*template.forward)]):
+            raise CannotFoldError("the last block does something else than the first")
+        return result
 
     def _result_gate(self, template: Template, place: int, result: Any) -> Any:
         def begins(grad: Any) -> None:
@@ -193,6 +202,42 @@ def _gated(leaves: list[Any], structure: Any, tell: Callable[[int], Callable[[An
         wanted = place >= 0 and leaf.requires_grad
         gated.append(_Gate.apply(tell(place), leaf) if wanted else leaf)
     return tree_unflatten(gated, structure)
+
+
+def _surroundings() -> Any:
+    """The state around a block that decides what it records."""
+    casts = [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")]
+    return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(), *casts)
+
+
+def _calls(log: list[Any]) -> list[Any]:
+    return [
+        (entry.name, entry.attrs, [t.shape for t in entry.inputs], [t.shape for t in entry.outputs])
+        for entry in log
+        if isinstance(entry, Op)
+    ]
+
+
+def check_marks(log: list[Any]) -> None:
+    """Raise CannotFoldError when the backward of an instance was not that of the block standing for it.
+
+    The same gradients have to come in and go out, in all instances or in none; and nothing may have run
+    again outside of the blocks' own backward (activation checkpointing).
+    """
+    marks = [entry for entry in log if isinstance(entry, Mark)]
+    if marks and any(isinstance(entry, Op) and entry.phase == RECOMPUTE for entry in log):
+        raise CannotFoldError("forward work is done again in the backward pass")
+    for template in {id(mark.template): mark.template for mark in marks}.values():
+        own = [mark for mark in marks if mark.template is template]
+        ran = [mark for mark in own if mark.backward]
+        expected = 0 if template.backward == (0, 0) else len(own) - len(ran)
+        if len(ran) != expected or any(_arrived(m.border) != _arrived(template.border) for m in ran):
+            raise CannotFoldError("not all blocks receive the same gradients")
+
+
+def _arrived(border: Border) -> list[bool]:
+    gradients = (*border.result_gradients, *border.input_gradients, *border.weight_gradients)
+    return [storage >= 0 for storage in gradients]
 
 
 def _layout(tensor: torch.Tensor) -> Any:

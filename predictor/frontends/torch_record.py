@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from predictor.errors import InputError, UnsupportedError
 from predictor.frontends.folded_log import expanded
 from predictor.frontends.torch_blocks import groups_of
-from predictor.frontends.torch_fold import folding
+from predictor.frontends.torch_fold import check_marks, folding
 from predictor.frontends.torch_kernels import accelerator_kernels
 from predictor.frontends.torch_masks import marked, pattern_of
 from predictor.ir import BACKWARD, FORWARD, RECOMPUTE, Op, Parameter, StorageEvent, TensorSpec
@@ -234,7 +234,8 @@ def record_step(
     """Forward, loss and backward of one micro-batch, or the forward pass alone.
 
     ``fold`` records repeated blocks once (``torch_fold``); the result is the same. Where a model does not
-    take it (blocks that change their input in place), everything is recorded.
+    take it (blocks that change their input in place, that run again in the backward pass, or whose instances
+    get different gradients), everything is recorded.
     """
     module.train(train)
     step = partial(_recorded, module, inputs, mode, train, autocast, loss)
@@ -242,7 +243,7 @@ def record_step(
     if groups:
         try:
             return step(groups)
-        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError):
+        except (RuntimeError, TypeError):
             for parameter in module.parameters():
                 parameter.grad = None
     return step([])
@@ -270,6 +271,7 @@ def _recorded(
     if value is not None:
         _backward(value, module, recorder, mode)
     del value
+    check_marks(recorder.log)
     gradients = frozenset(recorder.spec(p.grad).storage for p in module.parameters() if p.grad is not None)
     ops, events = split_log(expanded(recorder.log, recorder.fresh))
     return Recording(ops, events, gradients, buffers_byte, input_byte)

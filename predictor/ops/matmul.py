@@ -37,6 +37,74 @@ def add_matmul(op: Op) -> tuple[Kernel, ...]:
     return (product(g, a.shape[-2], b.shape[-1], a.shape[-1], a.dtype, _bytes(a, b, c), _bytes(*op.outputs)),)
 
 
+@formula("aten.addbmm", "aten.addbmm_")
+def add_summed_matmul(op: Op) -> tuple[Kernel, ...]:
+    """c + sum over g of [g, m, k] @ [g, k, n] -> [m, n]: g products, each added to the result in memory."""
+    c, a, b = op.inputs[:3]
+    g, m, k = a.shape
+    return (product(g, m, b.shape[2], k, a.dtype, _bytes(a, b) + g * c.byte, g * _bytes(*op.outputs)),)
+
+
+@formula("aten.addr", "aten.addr_")
+def add_outer(op: Op) -> tuple[Kernel, ...]:
+    """c + [m] outer [n] -> [m, n]: an elementwise pass of one multiply-add for each element."""
+    y = op.outputs[0]
+    work = Work(vector_flop=2 * y.elements, read_byte=_bytes(*op.inputs), write_byte=y.byte)
+    return (Kernel("elementwise", work, y.dtype),)
+
+
+@formula("aten._trilinear")
+def trilinear(op: Op) -> tuple[Kernel, ...]:
+    """sum over ``sumdim`` of a * b * c, each lacking the axes of its ``expand``: a bilinear layer.
+
+    PyTorch loops over ``unroll_dim`` and multiplies pairs: a with b, summed over what c lacks, then c.
+    Forward [b, i], [n, i, j], [b, j] -> [b, n]: 2*b*n*i*j + 2*b*n*j flop.
+
+    Source: pytorch aten/src/ATen/native/Linear.cpp, _trilinear and sumproduct_pair.
+    """
+    a, b, c = op.inputs[:3]
+    y = op.outputs[0]
+    first, second, third = (
+        _axes(tensor, op.attrs.get(f"expand{place}", ())) for place, tensor in enumerate((a, b, c), 1)
+    )
+    summed, loop = set(op.attrs["sumdim"]), op.attrs.get("unroll_dim", 1)
+    early = summed - third.keys()
+    between = {axis: size for axis, size in (first | second).items() if axis not in early}
+    between_byte = prod(between.values()) * (y.byte // max(y.elements, 1))
+    return (
+        _pair(first, second, early, loop, y.dtype, _bytes(a, b), between_byte),
+        _pair(between, third, summed - early, loop, y.dtype, between_byte + c.byte, y.byte),
+    )
+
+
+def _axes(tensor: TensorSpec, absent: tuple[int, ...]) -> dict[int, int]:
+    """Size of every axis that a factor has, by its place among the axes of all factors."""
+    places = (p for p in range(len(tensor.shape) + len(absent)) if p not in absent)
+    return dict(zip(places, tensor.shape, strict=True))
+
+
+def _pair(
+    left: dict[int, int],
+    right: dict[int, int],
+    summed: set[int],
+    loop: int,
+    dtype: str,
+    read_byte: int,
+    write_byte: int,
+) -> Kernel:
+    """Two factors: a product where something is summed, else one multiplication for each element."""
+    sizes = left | right
+    if not summed:
+        return Kernel("elementwise", Work(0, 0, prod(sizes.values()), read_byte, write_byte), dtype)
+    sides = {"g": 1, "m": 1, "n": 1, "k": 1}
+    for axis, size in sizes.items():
+        alone = "m" if axis in left else "n"
+        shared = axis in left and axis in right
+        side = "g" if axis == loop else "k" if axis in summed else "g" if shared else alone
+        sides[side] *= size
+    return product(sides["g"], sides["m"], sides["n"], sides["k"], dtype, read_byte, write_byte)
+
+
 @formula("aten.linear")
 def linear(op: Op) -> tuple[Kernel, ...]:
     """[..., k] @ weight [n, k] transposed + bias [n] -> [..., n]."""

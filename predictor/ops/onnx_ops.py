@@ -1,9 +1,10 @@
 """Operators as ONNX spells them: shapes and axes given as tensors are not data and are not counted."""
 
+from dataclasses import replace
 from math import prod
 
 from predictor.ir import Op, TensorSpec, Work
-from predictor.ops import FORMULAS, Kernel, by_bytes, compute_dtype, formula
+from predictor.ops import FORMULAS, Kernel, by_bytes, compute_dtype, formula, gradient
 from predictor.ops.matmul import product
 
 
@@ -156,6 +157,31 @@ def fused_matmul(op: Op) -> tuple[Kernel, ...]:
     k = a.shape[-2] if op.attrs.get("transA") else a.shape[-1]
     m, n = y.shape[-2:]
     return (product(y.elements // max(m * n, 1), m, n, k, a.dtype, a.byte + b.byte, y.byte),)
+
+
+def _in_integers(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """Unsigned bytes run at the rate of signed ones."""
+    return tuple(replace(k, dtype="int8") if k.dtype == "uint8" else k for k in kernels)
+
+
+@formula("onnx.MatMulInteger", "onnx.QLinearMatMul")
+def integer_matmul(op: Op) -> tuple[Kernel, ...]:
+    """The product of the float form: (a, b, zero points) or (a, scale, zero point, b, ...)."""
+    second = 3 if op.name == "onnx.QLinearMatMul" else 1
+    return _in_integers(priced_as("onnx.MatMul", op, (op.inputs[0], op.inputs[second]), op.outputs))
+
+
+@formula("onnx.ConvInteger", "onnx.QLinearConv")
+def integer_convolution(op: Op) -> tuple[Kernel, ...]:
+    """The products of the float form: (x, weight, zero points) or (x, scale, zero point, weight, ...)."""
+    second = 3 if op.name == "onnx.QLinearConv" else 1
+    return _in_integers(priced_as("onnx.Conv", op, (op.inputs[0], op.inputs[second]), op.outputs))
+
+
+@gradient("onnx.MatMulInteger", "onnx.QLinearMatMul", "onnx.ConvInteger", "onnx.QLinearConv")
+def no_gradient(op: Op) -> tuple[Kernel, ...]:
+    """Quantised results have no gradient."""
+    return ()
 
 
 def _sizes(term: str, tensor: TensorSpec) -> dict[str, int]:
