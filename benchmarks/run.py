@@ -21,10 +21,14 @@ from page import replace_section
 RUNS = 5
 LLAMA = "--hardware h100 --count 16384 --tp 8 --pp 16 --batch-size 2048 --micro-batch 1 --precision bf16"
 # command, most seconds, most GB (None: no limit)
+RESNET = "predictor estimate zoo:resnet50 --hardware h100"
+LARGE = f"predictor estimate zoo:llama3-405b {LLAMA} --tokens 15.6T --region us"
 CASES = [
     ("predictor --help", 0.2, None),
-    ("predictor estimate zoo:resnet50 --hardware h100", 4.0, None),
-    (f"predictor estimate zoo:llama3-405b {LLAMA} --tokens 15.6T --region us", 20.0, 2.0),
+    (f"{RESNET} --no-cache", 4.0, None),
+    (f"{LARGE} --no-cache", 20.0, 2.0),
+    (RESNET, 4.0, None),
+    (LARGE, 20.0, 2.0),
 ]
 
 

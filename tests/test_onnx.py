@@ -43,6 +43,9 @@ def info(name, *shape, kind=FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
+X, Y = info("x", 2, 4), info("y", 2, 4)
+
+
 def constant(name, *shape, dtype=np.float32):
     return numpy_helper.from_array(np.random.default_rng(0).normal(size=shape).astype(dtype), name)
 
@@ -556,15 +559,105 @@ def test_loops_are_refused_by_name(tmp_path):
         read_onnx(path)
 
 
-def test_foreign_operators_keep_their_domain_and_need_a_stated_shape(tmp_path):
-    nodes = [("Odd", "x", "h", {"domain": "my.own"}), ("Relu", "h", "y")]
+def test_vendor_operators_keep_their_domain_and_need_a_stated_shape(tmp_path):
+    nodes = [("Odd", "x", "h", {"domain": "com.microsoft"}), ("Relu", "h", "y")]
     edges = [info("x", 2, 4)], [info("y", 2, 4)]
-    opsets = [helper.make_opsetid("my.own", 1)]
+    opsets = [helper.make_opsetid("com.microsoft", 1)]
     graph = read_onnx(save(tmp_path, nodes, *edges, opsets=opsets, value_info=[info("h", 2, 4)]))
-    assert names(graph) == ["my.own.Odd", "onnx.Relu"]
+    assert names(graph) == ["com.microsoft.Odd", "onnx.Relu"]
     path = save(tmp_path, nodes, *edges, opsets=opsets)
     with pytest.raises(InputError, match=r"node 'h' \(Odd\): the shape of its result 'h' is not known"):
         read_onnx(path)
+
+
+@pytest.mark.parametrize("domain", ["my.own", "com.microsoft.nchwc", "ai.onnx.contrib"])
+def test_operators_of_unknown_domains_are_refused_even_with_a_stated_shape(tmp_path, domain):
+    nodes = [("Odd", "x", "h", {"domain": domain}), ("Relu", "h", "y")]
+    opsets = [helper.make_opsetid(domain, 1)]
+    path = save(tmp_path, nodes, [X], [Y], opsets=opsets, value_info=[info("h", 2, 4)])
+    with pytest.raises(InputError, match=rf"node 'h' \(Odd\) is of the unknown domain '{domain}'.*export it"):
+        read_onnx(path)
+
+
+def local_function(name, *calls):
+    """A function that applies the named ones in a chain; Relu is the standard one."""
+    places = [f"t{i}" for i in range(len(calls))] + ["b"]
+    nodes = [
+        helper.make_node(
+            call, ["a" if i == 0 else places[i]], [places[i + 1]], domain="" if call == "Relu" else "f"
+        )
+        for i, call in enumerate(calls)
+    ]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("f", 1)]
+    return helper.make_function("f", name, ["a"], ["b"], nodes, opsets)
+
+
+def calling(tmp_path, name, functions):
+    nodes = [(name, "x", "y", {"domain": "f"})]
+    return save(tmp_path, nodes, [X], [Y], functions=functions, opsets=[helper.make_opsetid("f", 1)])
+
+
+def test_functions_expand_to_the_product_of_their_calls(tmp_path):
+    levels = [local_function(f"F{i}", *[f"F{i + 1}"] * 3) for i in range(4)]
+    path = calling(tmp_path, "F0", [*levels, local_function("F4", "Relu", "Relu")])
+    assert names(read_onnx(path)) == ["onnx.Relu"] * (3**4 * 2)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([local_function("F0", "F0")], r"call themselves \(F0 -> F0\)"),
+        ([local_function("F0", "F1"), local_function("F1", "Relu", "F0")], r"call themselves \(F"),
+        (
+            [*(local_function(f"F{i}", *[f"F{i + 1}"] * 10) for i in range(7)), local_function("F7", "Relu")],
+            r"expand to 10000000 nodes, more than 1000000",
+        ),
+        (
+            [
+                *(local_function(f"F{i}", *[f"F{i + 1}"] * 2) for i in range(90)),
+                local_function("F90", "Relu"),
+            ],
+            r"expand to over 2\^90 nodes",
+        ),
+        (
+            [*(local_function(f"F{i}", f"F{i + 1}") for i in range(3000)), local_function("F3000", "Relu")],
+            "call each other 3001 deep",
+        ),
+    ],
+    ids=["itself", "in a ring", "too many", "far too many", "too deep"],
+)
+def test_functions_without_end_are_refused_before_they_are_inlined(tmp_path, functions, message):
+    with pytest.raises(InputError, match=message):
+        read_onnx(calling(tmp_path, "F0", functions))
+
+
+def test_a_call_hidden_in_a_branch_counts(tmp_path):
+    branches = choice("c")[-1]
+    for branch in branches.values():
+        branch.node[0].op_type, branch.node[0].domain, branch.node[0].input[0] = "F0", "f", "a"
+    hidden = helper.make_node("If", ["a"], ["b"], **branches)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("f", 1)]
+    function = helper.make_function("f", "F0", ["a"], ["b"], [hidden], opsets)
+    with pytest.raises(InputError, match=r"call themselves \(F0 -> F0\)"):
+        read_onnx(calling(tmp_path, "F0", [function]))
+
+
+def test_both_spellings_of_the_standard_domain_are_one(tmp_path):
+    node = helper.make_node("F0", ["a"], ["b"])
+    function = helper.make_function("ai.onnx", "F0", ["a"], ["b"], [node], [helper.make_opsetid("", 20)])
+    path = save(tmp_path, [("F0", "x", "y")], [X], [Y], functions=[function])
+    with pytest.raises(InputError, match=r"call themselves \(F0 -> F0\)"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), TypeError("odd"), RuntimeError("[Kind] bad")])
+def test_whatever_the_inliner_says_is_an_input_error(tmp_path, monkeypatch, error):
+    def fail(model):
+        raise error
+
+    monkeypatch.setattr("predictor.frontends.onnx_load.inline_local_functions", fail)
+    with pytest.raises(InputError, match=r"cannot be inlined: (no room|odd|bad)"):
+        read_onnx(calling(tmp_path, "F0", [local_function("F0", "Relu")]))
 
 
 def test_steps_that_no_output_needs_are_left_out(tmp_path):
@@ -580,6 +673,90 @@ def test_weights_stored_elsewhere_are_not_needed(tmp_path):
     graph = read_onnx(path)
     assert graph.parameter_count == 64 * 128
     assert "weights not at hand" in [topic for topic, _, _ in graph.notes]
+
+
+def stored_at(location, name="w"):
+    weight = constant(name, 64, 128)
+    onnx.external_data_helper.set_external_data(weight, location)
+    weight.ClearField("raw_data")
+    return weight
+
+
+def product_stored_at(folder, location, in_node):
+    """A product whose weight is an initializer, or the value of a Constant in a branch's graph."""
+    folder.mkdir()
+    edges = [info("x", 2, 64)], [info("y", 2, 128)]
+    if not in_node:
+        return save(folder, [("MatMul", "x w", "y")], *edges, [stored_at(location)])
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=stored_at(location, "")),
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+    ]
+    branch = helper.make_graph(nodes, "b", [], [info("z", 2, 128)])
+    both = {"then_branch": branch, "else_branch": branch}
+    return save(folder, [("If", "c", "y", both)], *edges, [numpy_helper.from_array(np.array(True), "c")])
+
+
+@pytest.mark.parametrize("in_node", [False, True], ids=["initializer", "constant in a branch"])
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../secret", "sub/../../secret", "link", "linked/secret", "ring", "a\0b"]
+)
+def test_data_outside_the_folder_is_refused(tmp_path, location, in_node):
+    (tmp_path / "secret").write_bytes(bytes(4 * 64 * 128))
+    path = product_stored_at(tmp_path / "model", location, in_node)
+    (path.parent / "link").symlink_to(tmp_path / "secret")
+    (path.parent / "linked").symlink_to(tmp_path)
+    (path.parent / "ring").symlink_to("ring")
+    with pytest.raises(InputError, match=r"tensor 'w' has its contents in '.*outside the folder") as caught:
+        read_onnx(path)
+    assert repr(location) in str(caught.value)
+
+
+@pytest.mark.parametrize("location", ["data", "sub/data", "sub/../data", "inner link", "gone"])
+def test_data_in_the_folder_is_accepted_there_or_not(tmp_path, location):
+    path = product_stored_at(tmp_path / "model", location, in_node=False)
+    (path.parent / "sub").mkdir()
+    for name in ("data", "sub/data"):
+        (path.parent / name).write_bytes(bytes(4 * 64 * 128))
+    (path.parent / "inner link").symlink_to("data")
+    assert forward_flop(read_onnx(path)) == 2 * 2 * 64 * 128
+
+
+# Quantised products
+
+
+def quantised(name, *shape, kind=np.int8):
+    return numpy_helper.from_array(np.ones(shape, dtype=kind), name)
+
+
+def quantities(*names):
+    """Scales are floats, zero points bytes."""
+    return [quantised(n, kind=np.float32 if n.endswith("s") else np.int8) for n in names]
+
+
+def test_quantised_matrix_products_have_the_flop_of_the_float_form(tmp_path):
+    x, w = info("x", 3, 5, 8, kind=TensorProto.INT8), quantised("w", 8, 16)
+    linear = ("QLinearMatMul", "x as az w bs bz ys yz", "y")
+    for node, kind in ((("MatMulInteger", "x w", "y"), TensorProto.INT32), (linear, TensorProto.INT8)):
+        scales = quantities(*"as az bs bz ys yz".split())
+        graph = read_onnx(save(tmp_path, [node], [x], [info("y", 3, 5, 16, kind=kind)], [w, *scales]))
+        assert (forward_flop(graph), backward_flop(graph)) == (2 * (3 * 5) * 8 * 16, 0)
+
+
+def test_quantised_convolutions_have_the_flop_of_the_float_form(tmp_path):
+    x, w = info("x", 2, 4, 8, 8, kind=TensorProto.INT8), quantised("w", 6, 2, 3, 3)
+    linear = ("QLinearConv", "x as az w bs bz ys yz", "y", {"group": 2})
+    plain = ("ConvInteger", "x w", "y", {"group": 2})
+    for node, kind in ((plain, TensorProto.INT32), (linear, TensorProto.INT8)):
+        scales = quantities(*"as az bs bz ys yz".split())
+        graph = read_onnx(save(tmp_path, [node], [x], [info("y", 2, 6, 6, 6, kind=kind)], [w, *scales]))
+        assert (forward_flop(graph), backward_flop(graph)) == (2 * (2 * 6 * 6 * 6) * (2 * 3 * 3), 0)
+
+
+@pytest.mark.parametrize("name", ["MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv"])
+def test_quantised_products_have_no_gradient_whatever_the_flags(name):
+    x, y = tensor(2, 4, 8, 8, dtype="uint8"), tensor(2, 4, 8, 8, dtype="uint8")
+    assert gradients(name, [x] * 8, [y], needs_grad=(True,) * 8) == ()
 
 
 # Sizes of inputs
@@ -684,9 +861,6 @@ def test_an_old_operator_set_is_refused_with_the_way_out(tmp_path):
     path = save(tmp_path, [("Relu", "x", "y")], [info("x", 2)], [info("y", 2)], opset=9)
     with pytest.raises(InputError, match=r"operator set 9 is older than 11.*convert_version"):
         read_onnx(path)
-
-
-X, Y = info("x", 2, 4), info("y", 2, 4)
 
 
 @pytest.mark.parametrize(

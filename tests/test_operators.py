@@ -166,6 +166,65 @@ def test_a_complex_product_is_four_real_ones():
     assert kernel.dtype == "float32"
 
 
+# Products of three, sums of products
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.layer = nn.Linear(4, 5), nn.Linear(4, 6), nn.Bilinear(5, 6, 7)
+
+    def forward(self, x):
+        return self.layer(self.left(x), self.right(x))
+
+
+def test_a_bilinear_layer_multiplies_pair_by_pair():
+    graph = load_graph(Bilinear(), ReadOptions(inputs=torch.zeros(3, 4)))
+    b, n, i, j = 3, 7, 5, 6
+    found = [op for op in graph.ops if op.name == "aten._trilinear"]
+    flop = {
+        op.outputs[0].shape: (op.phase, sum(k.work.matrix_flop for k in FORMULAS[op.name](op)))
+        for op in found
+    }
+    whole = 2 * b * n * i * j
+    assert flop == {
+        (b, n): (FORWARD, whole + 2 * b * n * j),
+        (b, i): (BACKWARD, whole + 2 * b * i * j),
+        (b, j): (BACKWARD, whole + 2 * b * n * j),
+        (n, i, j): (BACKWARD, whole),
+    }
+    for op in found:
+        first, second = FORMULAS[op.name](op)
+        assert first.work.read_byte == sum(t.byte for t in op.inputs[:2])
+        assert second.work.read_byte == first.work.write_byte + op.inputs[2].byte
+        assert second.work.write_byte == op.outputs[0].byte
+
+
+def test_a_weight_of_three_axes_takes_outer_products_first():
+    x1, dy, x2, grad = tensor(3, 5), tensor(3, 7), tensor(3, 6), tensor(7, 5, 6)
+    axes = {"expand1": (1, 3), "expand2": (2, 3), "expand3": (1, 2), "sumdim": (0,)}
+    outer, product = cost("aten._trilinear", [x1, dy, x2], [grad], **axes)
+    assert (outer.kind, outer.work.vector_flop) == ("elementwise", 3 * 7 * 5)
+    assert outer.work.write_byte == 4 * 3 * 7 * 5
+    assert product.dims == (7, 5, 6, 3)
+
+
+def test_a_sum_of_products_meets_its_result_once_a_product():
+    c, a, b = tensor(8, 9), tensor(4, 8, 5), tensor(4, 5, 9)
+    (kernel,) = cost("aten.addbmm", [c, a, b], [c])
+    (batched,) = cost("aten.bmm", [a, b], [tensor(4, 8, 9)])
+    assert kernel.work.matrix_flop == batched.work.matrix_flop == 2 * 4 * 8 * 9 * 5
+    assert kernel.work.write_byte == batched.work.write_byte == 4 * c.byte
+    assert kernel.work.read_byte == batched.work.read_byte + 4 * c.byte
+
+
+def test_an_outer_product_is_one_multiply_add_per_element():
+    c, u, v = tensor(8, 9), tensor(8), tensor(9)
+    (kernel,) = cost("aten.addr", [c, u, v], [c])
+    assert (kernel.work.matrix_flop, kernel.work.vector_flop) == (0, 2 * 8 * 9)
+    assert (kernel.work.read_byte, kernel.work.write_byte) == (c.byte + u.byte + v.byte, c.byte)
+
+
 # Bytes
 
 

@@ -12,7 +12,7 @@ from predictor.errors import InputError
 from predictor.frontends.onnx_shapes import label
 
 EXPANDED_LIMIT = 1_000_000  # nodes after all functions are inlined
-DEPTH_LIMIT = 200  # functions that call each other in a chain; the inliner recurses
+DEPTH_LIMIT = 100  # functions that call each other in a chain; the inliner recurses
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _SCRIPT = "pkg.onnxscript"
 
@@ -84,7 +84,7 @@ def check_domains(path: Path, nodes: Iterable[Any]) -> None:
 
 def check_functions(path: Path, model: Any) -> None:
     """Refuse functions that call themselves, or that expand to more nodes than can be inlined."""
-    bodies = {(f.domain, f.name, f.overload): Counter(map(_key, nested(f.node))) for f in model.functions}
+    bodies = {(_domain(f), f.name, f.overload): Counter(map(_key, nested(f.node))) for f in model.functions}
     calls = {key: bodies.keys() & body.keys() for key, body in bodies.items()}
     nodes: dict[FunctionKey, int] = {}
     depth: dict[FunctionKey, int] = {}
@@ -93,7 +93,7 @@ def check_functions(path: Path, model: Any) -> None:
             nodes[key] = sum(times * nodes.get(called, 1) for called, times in bodies[key].items())
             depth[key] = 1 + max((depth[called] for called in calls[key]), default=0)
     except CycleError as error:
-        chain = " -> ".join(name for _, name, _ in error.args[1][::-1])
+        chain = " -> ".join(str(name) for _, name, _ in error.args[1][::-1])
         raise InputError(
             f"{path}: its functions call themselves ({chain}), which ONNX does not allow; export it again"
         ) from None
@@ -111,7 +111,13 @@ def check_functions(path: Path, model: Any) -> None:
 
 
 def _key(node: Any) -> FunctionKey:
-    return node.domain, node.op_type, node.overload
+    return _domain(node), node.op_type, node.overload
+
+
+def _domain(item: Any) -> str:
+    """The standard domain has two spellings, and the inliner takes them for one."""
+    domain: str = item.domain
+    return "" if domain == "ai.onnx" else domain
 
 
 def _size(count: int) -> str:
