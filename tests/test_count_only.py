@@ -226,3 +226,18 @@ def test_a_model_is_built_without_memory_and_with_its_constants():
     assert net.rates == [0.0, 0.25, 0.5]
     assert net.big.weight.is_meta
     assert net.tied.weight is net.big.weight
+
+
+def test_checkpoints_are_recorded_in_full():
+    """What they do again counts as recompute, in the count as in the recording."""
+
+    def build():
+        import timm
+
+        model = timm.create_model("vit_tiny_patch16_224")
+        model.set_grad_checkpointing()
+        return model
+
+    options = ReadOptions(batch=2, inputs=["float32[B,3,224,224]"])
+    work = count(read_count(build, options), find_stack("eager-2"), train=True)
+    assert work.total("recompute").matrix_flop > 10**9

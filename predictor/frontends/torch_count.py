@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from predictor.errors import PredictorError
@@ -92,13 +93,38 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def _no_checkpoints() -> Iterator[None]:
+    """Stop at activation checkpoints: what they do again only the full recording sees."""
+    home = torch.utils.checkpoint
+    name = "_checkpoint_without_reentrant_generator"
+    kept, apply = getattr(home, name), home.CheckpointFunction.apply
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("activation checkpointing")
+
+    setattr(home, name, stop)
+    home.CheckpointFunction.apply = stop  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        setattr(home, name, kept)
+        home.CheckpointFunction.apply = apply  # type: ignore[method-assign]
+
+
 def _forward(prepared: Prepared, options: ReadOptions, shapes: Shapes) -> Graph:
     loaded, (args, kwargs) = prepared.loaded, prepared.arguments
     batch, tokens = _sizes_of((args, kwargs))
     module = loaded.module.train(options.train)
     counting = Counting(shapes)
     held = [*args, *kwargs.values()]
-    with any_device(), torch.set_grad_enabled(options.train), _below_autograd(), counting:
+    with (
+        any_device(),
+        torch.set_grad_enabled(options.train),
+        _no_checkpoints(),
+        _below_autograd(),
+        counting,
+    ):
         outputs = module(*args, **kwargs)
         roots = []
         if options.train:
