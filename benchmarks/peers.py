@@ -210,8 +210,8 @@ def tables(names: list[str], registry: int) -> str:
     lines = [
         f"Python {platform.python_version()}, torch {version('torch')}, timm {version('timm')}, "
         f"{os.cpu_count()} cores, {platform.machine()}; load of the machine {before:.1f} before and "
-        f"{os.getloadavg()[1]:.1f} at the end (others' "
-        f"work on it makes all figures too slow). Medians of {TURNS} turns, in brackets the lowest and highest. Building the model is "
+        f"{os.getloadavg()[1]:.1f} at the end (others' work on it makes all figures too slow). "
+        f"Medians of {TURNS} turns, in brackets the lowest and highest. Building the model is "
         "included; imports are not. Flop as each counter says, a multiply-add taken as 2.",
         "",
         *_model_table(found, counters),
