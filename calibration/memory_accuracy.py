@@ -249,7 +249,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = os.environ.get("PREDICTOR_DATA")
     if not folder:
-        sys.exit("set PREDICTOR_DATA to the folder that holds gpumemnet and simumax")
+        sys.exit("set PREDICTOR_DATA to the folder with kernels/gpumemnet and kernels/simumax")
     text = "\n".join(page(Path(folder), options.every, options.mlps, options.replays))
     print(text)
     if options.write:

@@ -70,7 +70,7 @@ def replay_rows(graph: Graph, rows: list[dict[str, str]], optimizer: str) -> Ite
 
 def timm_rows(folder: Path, every: int, optimizer: str) -> tuple[list[Row], list[str]]:
     """Every ``every``-th timm model, recorded and replayed; and the models that no longer build."""
-    with (folder / "gpumemnet" / "timm_train_peak_memory.csv").open() as file:
+    with (folder / "kernels" / "gpumemnet" / "timm_train_peak_memory.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["over_capacity"] == "0"]
     found: list[Row] = []
     refused: list[str] = []
@@ -87,7 +87,7 @@ def timm_rows(folder: Path, every: int, optimizer: str) -> tuple[list[Row], list
 
 def mlp_rows(folder: Path, count: int) -> list[Row]:
     """Generated MLPs: linear layers, batch norms, activations, dropout, softmax, cross-entropy."""
-    with gzip.open(folder / "gpumemnet" / "mlp_train_peak_memory.csv.gz", "rt") as file:
+    with gzip.open(folder / "kernels" / "gpumemnet" / "mlp_train_peak_memory.csv.gz", "rt") as file:
         rows = list(csv.DictReader(file))
     chosen = np.random.default_rng(0).permutation(len(rows))[:count]
     found: list[Row] = []

@@ -137,7 +137,7 @@ class Layout:
 
 def simumax_layouts(folder: Path) -> list[Layout]:
     """Predict every layout; rows that differ in the number of micro-batches alone have one peak."""
-    with (folder / "simumax" / "b200_e2e.csv").open() as file:
+    with (folder / "kernels" / "simumax" / "b200_e2e.csv").open() as file:
         rows = list(csv.DictReader(file))
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:

@@ -339,8 +339,8 @@ def test_fused_kernels_keep_what_megatron_keeps(llama):
 
 def test_fused_kernels_need_less_than_eager_ones(llama):
     eager = read(llama, True)
-    # Eager kernels keep float32 copies at each norm and silu(gate) of each block beyond that.
-    assert live_peak(eager) - live_peak(fuse(eager, llama)) > 2 * S * LAYERS * 2 * F
+    # Eager kernels keep silu(gate) of each block beyond what fused ones keep.
+    assert live_peak(eager) - live_peak(fuse(eager, llama)) >= 2 * S * LAYERS * 2 * F
 
 
 def test_autocast_saves_half_of_most_activations_beside_whole_weights():

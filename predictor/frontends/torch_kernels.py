@@ -31,6 +31,8 @@ _OWN.define(
 )
 _OWN.define("grouped_mm(Tensor a, Tensor b, Tensor ends) -> Tensor")
 _OWN.define("grouped_mm_weight(Tensor a, Tensor grad, Tensor ends) -> Tensor")
+_OWN.define("rms_norm(Tensor x, Tensor? weight, int axes) -> (Tensor, Tensor)")
+_OWN.define("rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight) -> (Tensor, Tensor)")
 
 # Operators that CUDA's autocast runs in float32, by the name and overload that the dispatcher sees.
 _FLOAT32 = (
@@ -140,8 +142,35 @@ def _grouped_mm(a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: A
     return out if out_dtype is None else out.to(out_dtype)
 
 
+@torch.library.register_fake("predictor::rms_norm", lib=_OWN)
+def _rms_norm_shape(x: Any, weight: Any, axes: int) -> tuple[Any, Any]:
+    rows = (*x.shape[: x.dim() - axes], *((1,) * axes))
+    return torch.empty_like(x), x.new_empty(rows, dtype=torch.float32)
+
+
+@torch.library.register_fake("predictor::rms_norm_backward", lib=_OWN)
+def _rms_norm_backward_shape(grad: Any, x: Any, rstd: Any, weight: Any) -> tuple[Any, Any]:
+    return torch.empty_like(x), x.new_empty(0) if weight is None else torch.empty_like(weight)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """One kernel each way; saves its input and one number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, axes: int) -> Any:
+        out, rstd = torch.ops.predictor.rms_norm(x, weight, axes)
+        ctx.save_for_backward(x, rstd, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, rstd, weight = ctx.saved_tensors
+        dx, dweight = torch.ops.predictor.rms_norm_backward(grads[0], x, rstd, weight)
+        return dx, None if weight is None else dweight, None
+
+
 def _rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    return torch.ops.aten._fused_rms_norm(x, normalized_shape, weight, eps)[0]
+    return _RmsNorm.apply(x, weight, len(normalized_shape))
 
 
 def _dropout(x: Any, p: float, train: bool) -> Any:

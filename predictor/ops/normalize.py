@@ -50,6 +50,8 @@ def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
     "aten.native_layer_norm_backward",
     "aten._fused_rms_norm",
     "aten._fused_rms_norm_backward",
+    "predictor.rms_norm",
+    "predictor.rms_norm_backward",
     "onnx.LayerNormalization",
     "onnx.RMSNormalization",
     "onnx.SimplifiedLayerNormalization",
