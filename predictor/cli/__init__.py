@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli.catalog import hardware, regions, stacks
+from predictor.cli.hardware import hardware
 from predictor.cli.jobs import compare, estimate
+from predictor.cli.regions import regions
+from predictor.cli.stacks import stacks
 from predictor.cli.trace import trace
 
 app = typer.Typer(
