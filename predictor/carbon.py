@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 
+from predictor.accelerator import Accelerator
+from predictor.embodied import lifetime_s, made_kgco2e, utilisation
 from predictor.energy import Joules
 from predictor.machine import Machine
-from predictor.units import YEAR
 from predictor.values import Array, Sourced
-from predictor.world import Region
-
-_SOURCE = (
-    "Luccioni, Viguier, Ligozat, BLOOM, 2022: 6 years at 85 % use; Wu et al., Sustainable AI, 2022: 3-5 years"
-)
-LIFETIME_S = Sourced(5 * YEAR, 3 * YEAR, 6 * YEAR, _SOURCE, "2022", "estimate")
-UTILISATION = Sourced(0.60, 0.30, 0.85, f"{_SOURCE} at 30-60 % use", "2022", "estimate")
+from predictor.world import Note, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +41,37 @@ def embodied(machine: Machine, wall_s: Array) -> Array | None:
     embodied = made * wall / (lifetime * utilisation): hours in which nobody uses a machine are shared by
     those who do.
     """
-    each = machine.accelerator.embodied_kgco2e
+    each = accelerator_kgco2e(machine.accelerator)
     if each is None:
         return None
     made = machine.count * each.draw(f"{machine.accelerator.id}.embodied")
     made = made + machine.nodes * machine.server_embodied_kgco2e.draw("machine.server_embodied")
-    return made * wall_s / (LIFETIME_S.draw("carbon.lifetime") * UTILISATION.draw("carbon.utilisation"))
+    return made * wall_s / (lifetime_s().draw("carbon.lifetime") * utilisation().draw("carbon.utilisation"))
+
+
+def accelerator_kgco2e(accelerator: Accelerator) -> Sourced | None:
+    """Making one: its profile's figure, else by die, process and memory, None without those [kg CO2e]."""
+    known = accelerator.embodied_kgco2e
+    if known is not None or accelerator.die_area_m2 is None or accelerator.process_m is None:
+        return known
+    return made_kgco2e(
+        accelerator.die_area_m2, accelerator.process_m, accelerator.memory_byte, accelerator.memory_type
+    )
+
+
+def embodied_notes(accelerator: Accelerator) -> tuple[Note, ...]:
+    """What was assumed about its manufacture, when nobody published a figure."""
+    if accelerator.embodied_kgco2e is not None:
+        return ()
+    made = accelerator_kgco2e(accelerator)
+    if made is None:
+        text = f"making {accelerator.id} is not counted: no footprint, die area and process known"
+        return (("manufacture", text, "add [embodied], or [die.area] and [die.process], to its profile"),)
+    text = (
+        f"no footprint published for {accelerator.id}: {made.value:.0f} kg CO2e ({made.low:.0f}-"
+        f"{made.high:.0f}) taken for making it, {made.source}"
+    )
+    return (("manufacture", text, "ask the maker for a product carbon footprint"),)
 
 
 @dataclass(frozen=True, slots=True)

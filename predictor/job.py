@@ -32,6 +32,7 @@ class Job(BaseModel):
                    returns one, or a JAX loss function
     inputs         tensors, a dict of tensors, or specs such as ["ids:int64[8,1024]"]; for a JAX function
                    (params, *batch), arrays or jax.ShapeDtypeStruct
+    profile        file of an accelerator that ``hardware`` may name, in place of another one of its names
     batch_size     samples of one optimizer step over all accelerators (global batch)
     micro_batch    samples one data-parallel rank works on at a time
     dims           sizes of further symbolic axes of an ONNX file or an exported program: ["width=320"]
@@ -47,6 +48,7 @@ class Job(BaseModel):
     hardware: str
     count: int | None = Field(None, gt=0, le=SIZE, strict=True)
     nodes: int | None = Field(None, gt=0, le=SIZE, strict=True)
+    profile: str | None = None
     precision: Precision = "fp32"
     stack: str | None = None
     memory_format: MemoryFormat = "contiguous"

@@ -100,9 +100,11 @@ def _beside(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     model = named.removeprefix("jax:")
     if model.partition(":")[0].endswith(_FILES) and not model.startswith(_LIBRARIES):
         fields["model"] = named.removesuffix(model) + str(folder / model)
-    profile = _FILE_HARDWARE.match(fields.get("hardware", ""))
-    if profile:
-        fields["hardware"] = (profile[1] or "") + str(folder / profile[2])
+    hardware = _FILE_HARDWARE.match(fields.get("hardware", ""))
+    if hardware:
+        fields["hardware"] = (hardware[1] or "") + str(folder / hardware[2])
+    if "profile" in fields:
+        fields["profile"] = str(folder / fields["profile"])
     return fields
 
 

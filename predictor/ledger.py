@@ -1,14 +1,15 @@
 """What was assumed and what could not be known, with the part of the answer it touches."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from predictor.accelerator import PRICED, Accelerator, quantities
 from predictor.answer import LedgerEntry
-from predictor.efficiency import Efficiency
 from predictor.ir import Graph
 from predictor.job import Job
+from predictor.kernels.steps import step_form
 from predictor.machine import Machine
 from predictor.parallel import Plan
-from predictor.profile import Accelerator
 from predictor.stack import Stack
 from predictor.values import Sourced
 from predictor.workload import Workload
@@ -56,46 +57,42 @@ def stack_lines(stack: Stack, chosen: bool, plain_share: float) -> list[LedgerEn
     return lines
 
 
-def machine_lines(machine: Machine, efficiency: Efficiency) -> list[LedgerEntry]:
+def machine_lines(machine: Machine, train: bool) -> list[LedgerEntry]:
     """What the machine's profile does not know."""
     accelerator = machine.accelerator
     lines = []
     if accelerator.status == "spec-only":
         text = (
             f"{accelerator.id} is priced from its datasheet with shares of peak common to its class "
-            f"({efficiency.status}, {efficiency.as_of})"
+            f"({step_form().status}, {step_form().as_of})"
         )
         lines.append(
             entry("efficiency", text, "the range covers the class; measure one step and compare", 1.0)
         )
-    remembered = [name for name, value in quantities(accelerator) if value.status == "from memory"]
-    if remembered:
-        text = f"{accelerator.id}: {', '.join(remembered)} from memory, not checked against a source"
-        lines.append(entry("profile", text, "check the datasheet"))
-    return lines + notes(accelerator.notes) + notes(machine.notes)
+    if train and accelerator.training_note:
+        text = f"training on {accelerator.id} is limited: {accelerator.training_note}"
+        lines.append(entry("training", text, "check that its software takes your model", 1.0))
+    return lines + _remembered(accelerator) + notes(accelerator.notes) + notes(machine.notes)
 
 
-def quantities(accelerator: Accelerator) -> list[tuple[str, Sourced]]:
-    """All sourced numbers of a profile by name."""
-    named: list[tuple[str, Sourced | None]] = [
-        *((f"peak {dtype}", peak) for dtype, peak in accelerator.peak_flop_per_s.items()),
-        ("memory", accelerator.memory_byte),
-        ("memory bandwidth", accelerator.memory_byte_per_s),
-        ("on-chip memory", accelerator.cache_byte),
-        ("compute units", accelerator.compute_units),
-        ("clock", accelerator.clock_hz),
-        ("link in the node", accelerator.intranode_byte_per_s),
-        ("link between nodes", accelerator.internode_byte_per_s),
-        ("idle power", accelerator.idle_w),
-        ("power limit", accelerator.limit_w),
-        ("embodied carbon", accelerator.embodied_kgco2e),
-    ]
-    return [(name, value) for name, value in named if value is not None]
+def _remembered(accelerator: Accelerator) -> list[LedgerEntry]:
+    """One line that names the figures from memory which answers rest on, and counts the others."""
+    names = [name for name, value, _ in quantities(accelerator) if value.status == "from memory"]
+    if not names:
+        return []
+    used = [name for name in names if name in PRICED]
+    others = f"{len(names) - len(used)} that no answer rests on" if used != names else ""
+    told = "; ".join(part for part in (", ".join(used), others) if part)
+    text = f"{accelerator.id}: figures from memory, not checked against a source: {told}"
+    return [entry("profile", text, f"check the datasheet; list: predictor hardware show {accelerator.id}")]
 
 
-def unused_lines(job: Job, plan: Plan) -> list[LedgerEntry]:
+def unused_lines(job: Job, plan: Plan, accelerator: Accelerator) -> list[LedgerEntry]:
     """What was asked for and changes nothing."""
     lines = []
+    if job.profile is not None and Path(job.profile).stem != accelerator.id:
+        text = f"profile {job.profile} not used: the job runs on {accelerator.id}"
+        lines.append(entry("not used", text, f"--hardware {Path(job.profile).stem}"))
     placed = [name for name in ("region", "pue", "price") if getattr(job, name) is not None]
     if placed and not job.has_length:
         text = f"{', '.join(placed)} not used: only one step was asked for"
@@ -138,9 +135,10 @@ def place_lines(job: Job, region: Region, pue: Sourced | None) -> list[LedgerEnt
     lines = []
     if job.region is None:
         text = f"no region given: {region.name} was assumed, which spans clean and coal grids"
-        lines.append(entry("region", text, "give --region; list: predictor regions", 1.0))
+        lines.append(entry("region", text, "give --region; list: predictor regions list", 1.0))
     if pue is not None:
-        text = f"PUE {pue.value:g} ({pue.low:g}-{pue.high:g}): {pue.source}"
+        known = ", from memory" if pue.status == "from memory" else ""
+        text = f"PUE {pue.value:g} ({pue.low:g}-{pue.high:g}): {pue.source}, {pue.as_of}{known}"
         lines.append(entry("PUE", text, "give --pue when the facility publishes it", 1 - 1 / pue.value))
     text = (
         f"grid of {region.name}: {region.kgco2e_per_j.source}, {region.kgco2e_per_j.as_of}, {region.method}"

@@ -8,6 +8,7 @@ from importlib import metadata
 import numpy as np
 
 from predictor import ledger
+from predictor.accelerator import check_figures
 from predictor.answer import (
     BytesPart,
     CarbonPart,
@@ -30,9 +31,8 @@ from predictor.answer import (
     WaterPart,
 )
 from predictor.breakdown import breakdown
-from predictor.carbon import run_carbon, run_water
+from predictor.carbon import embodied_notes, run_carbon, run_water
 from predictor.cost import per_second, rent_usd
-from predictor.efficiency import Efficiency, class_defaults
 from predictor.energy import Watts, run_energy, watts
 from predictor.errors import InputError, UnsupportedError
 from predictor.frontends import ReadOptions, load_graph
@@ -43,6 +43,7 @@ from predictor.job import Job
 from predictor.machine import Machine, build_machine
 from predictor.memory import Peak, peak_memory
 from predictor.parallel import Divisible, Plan, Share, check_model, collectives, make_plan, with_batch
+from predictor.rent import find_price, list_providers
 from predictor.run import run_time
 from predictor.stack import Stack, default_stack, find_stack
 from predictor.timing import StepTime, accepted_precisions, check_precision, columns, step_time
@@ -59,7 +60,7 @@ from predictor.training import (
 from predictor.units import GIGA, HOUR, KWH
 from predictor.values import Array, Sourced
 from predictor.workload import Row, Workload, count
-from predictor.world import Region, default_pue, find_price, find_region
+from predictor.world import Region, default_pue, find_region
 
 DATA_DATE = "2026-11-20"
 _WORLD = "world"
@@ -74,17 +75,15 @@ class Setting:
     recipe: Recipe
     plan: Plan
     region: Region
-    efficiency: Efficiency
 
 
 def resolve(job: Job) -> Setting:
     """Look everything up and refuse early: nothing is read or recorded before all names hold."""
-    machine = build_machine(job.hardware, job.count, job.nodes)
+    machine = build_machine(job.hardware, job.count, job.nodes, job.profile)
     accelerator = machine.accelerator
     if job.mode == "train" and not accelerator.training:
-        raise UnsupportedError(
-            f"{accelerator.id} cannot train: {accelerator.name} is made for inference; use --mode infer"
-        )
+        raise UnsupportedError(f"{accelerator.id} cannot train: {accelerator.training_note}; use --mode infer")
+    check_figures(accelerator)
     recipe = RECIPES[job.precision]
     check_precision(recipe, job.precision, accelerator, accepted_precisions(accelerator, RECIPES))
     stack = find_stack(
@@ -96,7 +95,6 @@ def resolve(job: Job) -> Setting:
         recipe=recipe,
         plan=make_plan(job, machine.count),
         region=find_region(_WORLD if job.region is None else job.region),
-        efficiency=class_defaults(),
     )
 
 
@@ -133,10 +131,10 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
     if job.strict and work.unpriced:
         raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
     check_model(plan, _divisible(graph, work))
-    optimizer = _optimizer_row(job, graph, plan, recipe)
+    optimizer = optimizer_row(job, graph, plan, recipe)
     exchanges = collectives(plan, work, _share(graph, plan, recipe), machine.per_node, train)
     tensors = sum(p.trainable for p in graph.parameters)
-    time = step_time(work, optimizer, plan, machine, stack, recipe, setting.efficiency, exchanges, tensors)
+    time = step_time(work, optimizer, plan, machine, stack, recipe, exchanges, tensors)
     peak = peak_memory(graph, plan, stack, recipe, job.optimizer, train)
     done = executed(work, optimizer, plan)
     flop = _flop(done)
@@ -180,7 +178,7 @@ def version() -> str:
     return metadata.version("predictor")
 
 
-def _optimizer_row(job: Job, graph: Graph, plan: Plan, recipe: Recipe) -> Row:
+def optimizer_row(job: Job, graph: Graph, plan: Plan, recipe: Recipe) -> Row:
     """The update of one rank's own parameters."""
     if job.mode != "train" or not OPTIMIZERS[job.optimizer].flop:
         return Row(optimizer_kernel("none", recipe, 0), OPTIMIZER, 0)
@@ -291,7 +289,7 @@ def _compute_peak(recipe: Recipe, machine: Machine) -> float:
     peaks = machine.accelerator.peak_flop_per_s
     name = recipe.compute
     if name not in peaks or (machine.accelerator.kind in {"tpu", "asic"} and name == "fp32"):
-        name = "bf16"
+        name = "bf16" if "bf16" in peaks else "fp16" if "fp16" in peaks else "fp32"
     return peaks[name].value
 
 
@@ -312,7 +310,7 @@ def _run_part(
     carbon = run_carbon(energy, region, machine, run.wall_s)
     water = run_water(energy, region)
     cost, lines = _cost(job, setting, run.wall_s)
-    lines += ledger.place_lines(job, region, pue_data)
+    lines += ledger.place_lines(job, region, pue_data) + ledger.notes(embodied_notes(machine.accelerator))
     part = RunPart(
         steps=steps,
         time_s=RunTime(steady=Range.of(run.steady_s), wall=Range.of(run.wall_s)),
@@ -362,8 +360,7 @@ def _cost(job: Job, setting: Setting, wall_s: Array) -> tuple[Range | None, list
     accelerator, machine = setting.machine.accelerator, setting.machine
     if job.price is not None:
         return Range.of(rent_usd(machine.count, wall_s, per_second(job.price))), []
-    provider = provider_of(job)
-    found = find_price(accelerator.id, provider) or find_price(accelerator.id)
+    found = _offer(accelerator.id, provider_of(job), setting.region)
     if found is None:
         line = ledger.entry(
             "price", f"no rent is known for {accelerator.id}", "give --price USD per accelerator-hour"
@@ -375,6 +372,17 @@ def _cost(job: Job, setting: Setting, wall_s: Array) -> tuple[Range | None, list
     return Range.of(rent_usd(machine.count, wall_s, found)), [line]
 
 
+def _offer(accelerator_id: str, provider: str | None, region: Region) -> Sourced | None:
+    """Rent asked in the region, else anywhere by its provider, else by anyone [USD/s]."""
+    provider = provider or region.provider
+    if provider in list_providers():
+        place = region.id.partition(":")[2] if region.provider == provider else None
+        here = find_price(accelerator_id, provider, region=place) or find_price(accelerator_id, provider)
+        if here is not None:
+            return here
+    return find_price(accelerator_id)
+
+
 def _ledger(
     job: Job, setting: Setting, graph: Graph, work: Workload, plan: Plan, time: StepTime
 ) -> list[LedgerEntry]:
@@ -384,9 +392,9 @@ def _ledger(
     bubble = float(np.median(time.bubble_s / time.total_s))
     return [
         *ledger.model_lines(graph, work, job),
-        *ledger.unused_lines(job, plan),
+        *ledger.unused_lines(job, plan, setting.machine.accelerator),
         *ledger.stack_lines(setting.stack, job.stack is not None, plain_share),
-        *ledger.machine_lines(setting.machine, setting.efficiency),
+        *ledger.machine_lines(setting.machine, job.mode == "train"),
         *ledger.plan_lines(plan, work, communication, bubble),
     ]
 

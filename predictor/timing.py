@@ -1,38 +1,35 @@
 """Seconds of one step: kernels against a bounded roofline, the host, what ranks send, the pipeline.
 
-A kernel takes the smooth maximum of its compute and memory time, plus a launch. Shares of peak are
-drawn once per kind and shared by all kernels of the kind. Arrays are [draws, rows].
+Kernels take the time that ``kernels.steps`` gives them at mid values; what is uncertain is drawn once per
+chip, per family of kernels and per step, and shared by all kernels it touches. Arrays are [draws, rows].
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from predictor.efficiency import Efficiency
 from predictor.errors import InputError
 from predictor.ir import FORWARD
+from predictor.kernels.classes import Class, class_of
+from predictor.kernels.steps import Form, Parts, parts_of, step_form, table_of
 from predictor.machine import Machine
 from predictor.ops import Kernel
 from predictor.parallel import Collective, Plan
 from predictor.profile import Accelerator
 from predictor.stack import Stack
 from predictor.training import Recipe
-from predictor.values import DRAWS, Array, Sourced
+from predictor.values import DRAWS, Array, Sourced, log_normal
 from predictor.workload import Row, Workload
 
 _OWN_TYPE = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
-_ON_MATRIX_UNITS = {"matmul", "conv", "conv-channels-last", "attention"}
-# Sharpness of the maxima: of compute and memory in a kernel (fitted to training kernels, 3 to 4), and of
-# device and host in a step.
-_KERNEL_NORM, _STEP_NORM = 3.5, 7.0
+# Sharpness of the maximum of device and host in a step.
+_STEP_NORM = 7.0
+# Processors of a chip whose profile does not count them.
+_UNITS = 100.0
 # Time of a kernel that does nothing, on the device.
 _LAUNCH_S = Sourced(
     2.5e-6, 1.5e-6, 4.5e-6, "graph-replayed empty kernels, 1.3 to 4 us", "2026-11-20", "estimate"
 )
-# What the form itself misses, common to a step, beyond the shares of the kinds.
-_FORM = Sourced(1.0, 0.82, 1.25, "residual of class defaults over model families", "2026-11-20", "estimate")
-_TILE, _SLICE, _WAVE_TILE, _WAVE_POWER, _SHORT_K = 64, 256, 128, 0.37, 60
 _NODE_SHARE = Sourced(
     0.75, 0.60, 0.88, "share of link rate, NVLink collectives over 4 MiB", "2026-11-20", "estimate"
 )
@@ -47,15 +44,20 @@ _STRAGGLE = Sourced(0.008, 0.003, 0.020, "step time per doubling of nodes", "202
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Rows of one rank's micro-batch as arrays [rows]; an empty type means no product."""
+    """Rows of one rank's micro-batch as arrays [rows].
 
-    kind: tuple[str, ...]
+    flop, byte  what one kernel of the row executes and moves
+    peak        dense peak of the units it runs on [flop/s]
+    parts       its times at mid values
+    """
+
     phase: tuple[str, ...]
+    classes: tuple[Class, ...]
     count: Array
     flop: Array
     byte: Array
     peak: Array
-    shape: Array
+    parts: Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +84,27 @@ def peak_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> float:
     float32 products follow the recipe (tf32 where it says so); under fp8 the single bf16 products run in
     8 bit. A TPU multiplies float32 in one bf16 pass, as XLA does by default.
     """
-    peaks = accelerator.peak_flop_per_s
-    if kernel.kind not in _ON_MATRIX_UNITS:
-        return peaks["fp32"].value
+    return (
+        accelerator.peak_flop_per_s.get(unit_of(kernel, recipe, accelerator)) or _vector(accelerator)
+    ).value
+
+
+def _vector(accelerator: Accelerator) -> Sourced:
+    return accelerator.peak_flop_per_s["fp32"]
+
+
+def unit_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> str:
+    """The arithmetic a kernel's products run in; fp32 for kernels on the vector units."""
+    if class_of(kernel, FORWARD, "").vector:
+        return "fp32"
     own = _OWN_TYPE.get(kernel.dtype, "fp32")
     if own == "fp32" and recipe.compute == "tf32":
-        own = "tf32"
+        return "tf32"
     if own == "fp32" and accelerator.kind in {"tpu", "asic"}:
-        own = "bf16"
+        return "bf16"
     if recipe.compute == "fp8" and own == "bf16" and kernel.kind == "matmul" and kernel.dims[0] == 1:
-        own = "fp8"
-    return (peaks.get(own) or peaks["fp32"]).value
+        return "fp8"
+    return own
 
 
 def check_precision(recipe: Recipe, precision: str, accelerator: Accelerator, accepted: list[str]) -> None:
@@ -105,23 +117,6 @@ def check_precision(recipe: Recipe, precision: str, accelerator: Accelerator, ac
     )
 
 
-def shape_share(kernel: Kernel, units: float) -> float:
-    """Share of the rate that a product's sides leave: tiles, waves over the chip's units, a short sum.
-
-    Sides are filled up to tiles of 64; 128 x 128 tiles run in whole waves of ``units``; a product with
-    few tiles and a long sum is split along the sum. 1 for kernels off the matrix units.
-    """
-    g, m, n, k = kernel.dims
-    if kernel.kind not in _ON_MATRIX_UNITS or not m or not n or not k:
-        return 1.0
-    filled = (m / (_TILE * -(-m // _TILE))) * (n / (_TILE * -(-n // _TILE)))
-    tiles = g * -(-m // _WAVE_TILE) * -(-n // _WAVE_TILE)
-    splits = max(1.0, min(units / tiles, k / _SLICE))
-    waves = tiles * splits / units
-    full = waves / np.ceil(waves)
-    return float(filled**0.5 * full**_WAVE_POWER * k / (k + _SHORT_K))
-
-
 def columns(
     rows: tuple[Row, ...], plan: Plan, recipe: Recipe, accelerator: Accelerator, blocks: int
 ) -> Columns:
@@ -131,16 +126,26 @@ def columns(
     pipeline stages; where the stages are uneven, the largest decides.
     """
     split = plan.tp * plan.cp
-    units = accelerator.compute_units.value if accelerator.compute_units else 100.0
     stage = -(-blocks // plan.pp) / blocks if blocks else 1 / plan.pp
+    kernels = [_sides_of_rank(r.kernel, plan) for r in rows]
+    classes = tuple(
+        class_of(kernel, row.phase, unit_of(kernel, recipe, accelerator))
+        for kernel, row in zip(kernels, rows, strict=True)
+    )
+    flop = np.array([executed_flop(k) / split for k in kernels])
+    byte = np.array([moved_byte(k) / split for k in kernels])
+    peak = np.array([peak_of(k, recipe, accelerator) for k in kernels])
+    units = accelerator.compute_units.value if accelerator.compute_units else _UNITS
+    last = np.array([k.last for k in kernels])
+    table = table_of(classes, flop, byte, last, peak, accelerator.memory_byte_per_s.value, units)
     return Columns(
-        kind=tuple(r.kernel.kind for r in rows),
         phase=tuple(r.phase for r in rows),
+        classes=classes,
         count=np.array([r.count * stage for r in rows]),
-        flop=np.array([_flop(r.kernel) / split for r in rows]),
-        byte=np.array([(r.kernel.work.read_byte + r.kernel.work.write_byte) / split for r in rows]),
-        peak=np.array([peak_of(r.kernel, recipe, accelerator) for r in rows]),
-        shape=np.array([shape_share(_sides_of_rank(r.kernel, plan), units) for r in rows]),
+        flop=flop,
+        byte=byte,
+        peak=peak,
+        parts=parts_of(table, classes, step_form()),
     )
 
 
@@ -155,47 +160,44 @@ def _sides_of_rank(kernel: Kernel, plan: Plan) -> Kernel:
     return replace(kernel, dims=(g, max(m // plan.cp, 1), max(wide, 1), max(deep, 1)))
 
 
-def _flop(kernel: Kernel) -> float:
+def executed_flop(kernel: Kernel) -> float:
     """Executed flop of the units the kernel runs on."""
     work = kernel.work
     return work.matrix_flop + work.recompute_flop if work.matrix_flop else work.vector_flop
 
 
-def kernel_s(
-    flop: Array, byte: Array, flop_per_s: Array, byte_per_s: Array, launch_s: Array
-) -> npt.NDArray[np.float64]:
-    """Smooth maximum of computing and moving, plus a launch [s].
+def moved_byte(kernel: Kernel) -> float:
+    """Bytes read and written."""
+    return kernel.work.read_byte + kernel.work.write_byte
 
-    t = ((flop / flop_per_s)^p + (byte / byte_per_s)^p)^(1/p) + launch_s
 
-    Source: the roofline (Williams, Waterman, Patterson, CACM 52(4), 2009) with a rounded corner.
+def row_seconds(table: Columns, machine: Machine, form: Form) -> Array:
+    """Device time of every row with its count, [draws, rows].
+
+    t = f * ([(compute / c)^p + (memory / b)^p]^(1/p) + stream / b) + launch, where c and b are drawn for
+    the chip and f for each family of kernels and for the step.
     """
-    compute_s = flop / flop_per_s
-    memory_s = byte / byte_per_s
-    longer = np.maximum(np.maximum(compute_s, memory_s), 1e-30)
-    shorter = np.minimum(compute_s, memory_s)
-    return longer * (1 + (shorter / longer) ** _KERNEL_NORM) ** (1 / _KERNEL_NORM) + launch_s
+    parts = table.parts
+    rates = machine.accelerator
+    faster = form.chip_compute.draw(f"{rates.id}.sustained")[:, None]
+    wider = (rates.memory_byte_per_s.draw(f"{rates.id}.memory") / rates.memory_byte_per_s.value)[:, None]
+    wider = wider * form.chip_memory.draw(f"{rates.id}.reached")[:, None]
+    compute, memory = parts.compute_s / faster, parts.memory_s / wider
+    longer = np.maximum(compute, memory)
+    p = parts.norm
+    busy = longer * (1 + (np.minimum(compute, memory) / longer) ** p) ** (1 / p) + parts.stream_s / wider
+    factor = _family_draws(table.classes, form) * form.step.draw("timing.step")[:, None]
+    return np.asarray(table.count * (busy * factor + _LAUNCH_S.draw("timing.launch")[:, None]))
 
 
-def _rates(table: Columns, machine: Machine, efficiency: Efficiency) -> tuple[Array, Array]:
-    """Reached flop and byte rates of every row, [draws, rows]."""
-    accelerator = machine.accelerator
-    sustained = efficiency.sustained_of(accelerator.vendor).draw(f"sustained.{accelerator.vendor}")
-    bandwidth = accelerator.memory_byte_per_s.draw(f"{accelerator.id}.memory_byte_per_s")
-    kinds = sorted(set(table.kind))
-    place = np.array([kinds.index(kind) for kind in table.kind])
-    compute = np.stack([efficiency.kind[k].compute.draw(f"efficiency.{k}.compute") for k in kinds], axis=1)
-    memory = np.stack([efficiency.kind[k].memory.draw(f"efficiency.{k}.memory") for k in kinds], axis=1)
-    flop_per_s = compute[:, place] * (table.peak * table.shape) * sustained[:, None]
-    return flop_per_s, memory[:, place] * bandwidth[:, None]
-
-
-def row_seconds(table: Columns, machine: Machine, efficiency: Efficiency) -> Array:
-    """Device time of every row with its count, [draws, rows]."""
-    flop_per_s, byte_per_s = _rates(table, machine, efficiency)
-    launch_s = _LAUNCH_S.draw("timing.launch")[:, None]
-    form = _FORM.draw("timing.form")[:, None]
-    return table.count * kernel_s(table.flop, table.byte, flop_per_s, byte_per_s, launch_s) * form
+def _family_draws(classes: tuple[Class, ...], form: Form) -> Array:
+    """What a family of kernels takes over its middle, [draws, rows]: one draw for all ways of a family."""
+    bases = [c.family.rpartition("-")[0] or c.family for c in classes]
+    names = sorted(set(bases))
+    place = np.array([names.index(base) for base in bases])
+    spread = {base: form.family(c.family).spread for base, c in zip(bases, classes, strict=True)}
+    drawn = np.stack([log_normal(f"timing.{name}", spread[name]) for name in names], axis=1)
+    return np.asarray(drawn[:, place])
 
 
 def _smooth_max(a: Array, b: Array) -> Array:
@@ -227,7 +229,6 @@ def step_time(
     machine: Machine,
     stack: Stack,
     recipe: Recipe,
-    efficiency: Efficiency,
     exchanges: tuple[Collective, ...],
     parameter_tensors: int,
 ) -> StepTime:
@@ -238,7 +239,7 @@ def step_time(
     only what compute cannot cover; nodes wait for the slowest.
     """
     table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
-    rows = row_seconds(table, machine, efficiency)
+    rows = row_seconds(table, machine, step_form())
     forward = rows[:, [p == FORWARD for p in table.phase]].sum(axis=1)
     backward = rows[:, [p != FORWARD for p in table.phase]].sum(axis=1)
     again = rows[:, [r.runs_again(plan.recompute) for r in work.rows]].sum(axis=1)
@@ -253,7 +254,7 @@ def step_time(
         cover = overlap * (backward if each.purpose == "data" and plan.zero < 3 else compute)
         sent = sent + (np.maximum(seconds - cover, seconds * 0.03) if each.hidden else seconds)
     bubble = (plan.pp - 1) * (micro + sent / plan.accumulate if plan.pp > 1 else micro) * (plan.pp > 1)
-    update = _optimizer_s(optimizer, machine, stack, recipe, efficiency, parameter_tensors, plan)
+    update = _optimizer_s(optimizer, machine, stack, recipe, parameter_tensors, plan)
     steady = compute + sent + bubble + update
     straggle = steady * _STRAGGLE.draw("timing.straggle") * np.log2(max(machine.nodes, 1))
     total = steady + straggle
@@ -278,7 +279,6 @@ def _optimizer_s(
     machine: Machine,
     stack: Stack,
     recipe: Recipe,
-    efficiency: Efficiency,
     parameter_tensors: int,
     plan: Plan,
 ) -> Array:
@@ -287,7 +287,7 @@ def _optimizer_s(
         return np.zeros(DRAWS)
     alone = Plan(1, 1, 1, 1, 1, 0, "none", 1, 1)
     table = columns((optimizer,), alone, recipe, machine.accelerator, 0)
-    device = row_seconds(table, machine, efficiency)[:, 0]
+    device = row_seconds(table, machine, step_form())[:, 0]
     device = device * stack.optimizer_passes.draw(f"{stack.id}.optimizer_passes")
     launches = stack.optimizer_launches * parameter_tensors / plan.pp
     return _smooth_max(device, stack.host_s.draw(f"{stack.id}.host_s") * launches)

@@ -25,6 +25,7 @@ BIT = 1 / 8
 # unit as written in data files -> (dimension, factor to the base unit)
 UNITS: dict[str, tuple[str, float]] = {
     "": ("number", 1.0),
+    "billion": ("number", GIGA),
     "s": ("time", 1.0),
     "us": ("time", 1e-6),
     "ms": ("time", 1e-3),
@@ -33,19 +34,26 @@ UNITS: dict[str, tuple[str, float]] = {
     "byte": ("size", 1.0),
     "MB": ("size", MEGA),
     "GB": ("size", GIGA),
+    "TB": ("size", TERA),
     "MiB": ("size", MIB),
     "GiB": ("size", GIB),
     "GB/s": ("byte rate", GIGA),
     "TB/s": ("byte rate", TERA),
+    "PB/s": ("byte rate", PETA),
     "Gbit/s": ("byte rate", GIGA * BIT),
     "GFLOP/s": ("flop rate", GIGA),
     "TFLOP/s": ("flop rate", TERA),
     "PFLOP/s": ("flop rate", PETA),
+    "TOP/s": ("operation rate", TERA),
+    "POP/s": ("operation rate", PETA),
     "W": ("power", 1.0),
     "kW": ("power", KILO),
     "pJ/flop": ("energy per flop", 1e-12),
     "pJ/byte": ("energy per byte", 1e-12),
     "kgCO2e": ("carbon", 1.0),
+    "kgCO2e/cm2": ("carbon per area", 1e4),
+    "kgCO2e/GB": ("carbon per size", 1 / GIGA),
+    "kWh/cm2": ("energy per area", KWH / 1e-4),
     "gCO2e/kWh": ("carbon per energy", GRAM / KWH),
     "l/kWh": ("water per energy", 1 / KWH),
     "USD": ("money", 1.0),
@@ -53,6 +61,7 @@ UNITS: dict[str, tuple[str, float]] = {
     "mm2": ("area", 1e-6),
     "nm": ("length", 1e-9),
     "MHz": ("frequency", MEGA),
+    "GHz": ("frequency", GIGA),
 }
 
 

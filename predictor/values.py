@@ -68,6 +68,11 @@ def draw(name: str, low: float, mid: float, high: float) -> Array:
     return np.asarray(mid + np.where(z > 0, z * (high - mid), z * (mid - low)))
 
 
+def log_normal(name: str, spread: float) -> Array:
+    """``DRAWS`` factors around 1 whose logarithm has the standard deviation ``spread``."""
+    return draw(name, float(np.exp(-_Z95 * spread)), 1.0, float(np.exp(_Z95 * spread)))
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """5th, 50th and 95th percentile of a predicted quantity."""

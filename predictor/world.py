@@ -1,52 +1,55 @@
-"""Where it runs and what that costs: grids, data centres and prices, each figure with its source.
+"""Where it runs: carbon and water of the grid, PUE and water of the data centre, each with its source.
 
-Rows live in ``data/grids.csv``, ``data/pue.csv`` and ``data/prices.csv``; ``data/README.md`` says where
-they come from and how their ranges were chosen. An unknown name stops: nothing falls back to the
-average of the world.
+Facts live in ``data/grids.csv``, ``data/water.csv`` and ``data/facilities.csv``, places in
+``data/zones.csv``; ``data/README.md`` says where they come from and how their ranges were chosen.
 """
 
-import csv
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
 
 from predictor.errors import InputError, did_you_mean
-from predictor.profile import Note
-from predictor.units import UNITS
-from predictor.values import STATUSES, Sourced
+from predictor.facts import DATA, Fact, Rule, Table, read_facts
+from predictor.values import Sourced
+from predictor.zones import SITES, Zone, find_zone, fold, lineage, read_zones
 
-DATA = Path(__file__).with_name("data")
-GRIDS, PUE, PRICES = DATA / "grids.csv", DATA / "pue.csv", DATA / "prices.csv"
+GRIDS = Table(
+    file="grids.csv",
+    keys=("zone", "quantity", "method", "basis"),
+    rules={
+        "carbon intensity": Rule("gCO2e/kWh", 0.1, 3000),
+        "carbon-free share": Rule("", 0, 1),
+    },
+)
+WATER = Table("water.csv", ("zone", "quantity"), {"water of generation": Rule("l/kWh", 0.01, 100)})
+FACILITIES = Table(
+    file="facilities.csv",
+    keys=("facility", "quantity"),
+    rules={"PUE": Rule("", 1, 3), "WUE": Rule("l/kWh", 0, 10)},
+    dated=True,
+)
 
-Row = dict[str, str]
+INTENSITY, SHARE, OFF_SITE = "carbon intensity", "carbon-free share", "water of generation"
+METHODS = {INTENSITY: ("life-cycle", "direct"), SHARE: ("hourly", "annual")}
+"""How a figure of a grid was counted; of two the first is preferred."""
+BASIS = {INTENSITY: "location", SHARE: "market"}
 
-COLUMNS = {
-    GRIDS.name: "id name kind parent aliases gco2e_per_kwh low high method "
-    "water_l_per_kwh water_low water_high carbon_free year source status",
-    PUE.name: "id kind pue pue_low pue_high wue_l_per_kwh wue_low wue_high year source status",
-    PRICES.name: "accelerator provider tier usd_per_accelerator_h low high as_of source status",
-}
-"""Columns of each file; ``data/README.md`` explains them."""
-
-_GRID = ("gco2e_per_kwh", "low", "high")
-_WATER = ("water_l_per_kwh", "water_low", "water_high")
-_PUE = ("pue", "pue_low", "pue_high")
-_WUE = ("wue_l_per_kwh", "wue_low", "wue_high")
-_PRICE = ("usd_per_accelerator_h", "low", "high")
+Note = tuple[str, str, str]
+"""(topic, text, advice)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """One place to draw electricity from.
 
-    kind                  world, country, state (province, eGRID subregion) or cloud
+    kind                  one of ``zones.KINDS``
+    provider              who runs it, "" for a grid
+    grid                  id of the place whose grid figure this is
     method                "life-cycle" counts fuel supply and plants, "direct" the stack only
     kgco2e_per_j          location-based intensity of the grid [kg CO2e/J]
     market_kgco2e_per_j   after the operator's carbon-free purchases, None when not published [kg CO2e/J]
     water_l_per_j         consumed in generation, off-site [l/J]
-    pue                   facility over IT energy, None when the operator is not known
+    pue                   facility over IT energy, None for a grid
     wue_l_per_j           on-site water per IT energy [l/J]
     notes                 (topic, text, advice)
     """
@@ -54,6 +57,8 @@ class Region:
     id: str
     name: str
     kind: str
+    provider: str
+    grid: str
     method: str
     kgco2e_per_j: Sourced
     market_kgco2e_per_j: Sourced | None
@@ -64,189 +69,200 @@ class Region:
 
 
 def find_region(name: str) -> Region:
-    """The region people mean: "france", "fr", "us-ca", "california", "aws:us-east-1", "us-east-1", "world".
+    """The region people mean: "france", "us-ca", "california", "aws:us-east-1", "us-east-1", "lumi".
 
     Raises InputError with near matches when there is none, or with the choices when there are several.
     """
-    found = _names().get(_fold(name), [])
-    if not found:
-        near = did_you_mean(_fold(name), _names())
-        raise InputError(f"unknown region '{name}'{near}\nknown names: predictor regions")
-    if len(found) > 1:
-        choices = " or ".join(f"'{id_}' ({_grids()[id_]['name']})" for id_ in found)
-        raise InputError(f"region '{name}' may be {choices}; write its id")
-    return _region(_grids()[found[0]])
+    return _region(find_zone(name))
 
 
-def list_regions() -> list[str]:
-    """Ids of all regions, in the order of the file."""
-    return list(_grids())
+def list_regions(kind: str | None = None, provider: str | None = None) -> list[str]:
+    """Ids of all regions, or of those of a kind or a provider, in the order of the file."""
+    return [
+        zone.id
+        for zone in read_zones().values()
+        if kind in (None, zone.kind) and provider in (None, zone.provider)
+    ]
 
 
 def default_pue(operator: str = "unknown") -> Sourced:
     """PUE of an operator's fleet ("aws", "meta"), of "hyperscale" or "hpc", or when nothing is known."""
-    return ranged(_facility(operator), _PUE, "", PUE)
+    found = _facility(_operator(operator), "PUE")
+    if found is None:
+        raise InputError(f"{FACILITIES.file}: no PUE of '{operator}'")
+    return found.number
 
 
 def default_wue(operator: str = "unknown") -> Sourced | None:
     """On-site water of the same, where published [l/J]."""
-    return _wue(_facility(operator))
+    found = _facility(_operator(operator), "WUE")
+    return found.number if found else None
 
 
-def find_price(accelerator_id: str, provider: str | None = None, tier: str = "on-demand") -> Sourced | None:
-    """Rent of one accelerator: median over the providers, lowest and highest offer; None without any [USD/s].
-
-    provider  "aws", "lambda"; all of them when None
-    tier      "on-demand", "spot" or "reserved"
-    """
-    offers = {
-        row["provider"]: ranged(row, _PRICE, "USD/h", PRICES)
-        for row in _rows(PRICES)
-        if (row["accelerator"], row["tier"]) == (accelerator_id, tier) and provider in (None, row["provider"])
-    }
-    if not offers:
-        return None
-    if len(offers) == 1:
-        return next(iter(offers.values()))
-    return Sourced(
-        value=median(offer.value for offer in offers.values()),
-        low=min(offer.low for offer in offers.values()),
-        high=max(offer.high for offer in offers.values()),
-        source=f"predictor/data/prices.csv, {tier}, median and range over {', '.join(offers)}",
-        as_of=min(offer.as_of for offer in offers.values()),
-        status="derived",
-    )
+def region_facts(region: Region) -> tuple[Fact, ...]:
+    """Every fact of the place itself, its grid and its facility: all methods, all years."""
+    zone = read_zones()[region.id]
+    own = [fact for place in {zone.id: 0, region.grid: 0} for fact in _grid_facts().get(place, ())]
+    water = _nearest_water(zone)
+    facility = [
+        fact
+        for name in (zone.id, zone.provider)
+        for fact in read_facts(FACILITIES)
+        if fact["facility"] == name
+    ]
+    return (*own, *([water] if water else []), *facility)
 
 
-def _fold(name: str) -> str:
-    """The form in which regions are compared; hyphens count: us-east-1 and us-east1 differ."""
-    return re.sub(r"[\s_]+", "-", name.strip().casefold())
-
-
-@cache
-def _rows(path: Path) -> tuple[Row, ...]:
-    return tuple(read_rows(path))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a data file; lines that start with # are comments, the columns must be the known ones."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(line for line in lines if not line.startswith("#"))
-        known, found = COLUMNS[path.name].split(), list(reader.fieldnames or ())
-        if found != known:
-            odd = sorted(set(found) ^ set(known)) or ["their order"]
-            raise InputError(f"{path.name}: columns differ in {', '.join(odd)}; accepted: {', '.join(known)}")
-        return list(reader)
-
-
-@cache
-def _grids() -> dict[str, Row]:
-    return {row["id"]: row for row in _rows(GRIDS)}
-
-
-@cache
-def _names() -> dict[str, list[str]]:
-    """Id or alias -> the regions it may mean; an id outranks an alias."""
-    names: dict[str, list[str]] = {}
-    for row in _grids().values():
-        for alias in row["aliases"].split():
-            names.setdefault(alias, []).append(row["id"])
-    return names | {id_: [id_] for id_ in _grids()}
-
-
-@cache
-def _facilities() -> dict[str, Row]:
-    return {row["id"]: row for row in _rows(PUE)}
-
-
-def _facility(operator: str) -> Row:
-    row = _facilities().get(_fold(operator))
-    if row is None:
-        near = did_you_mean(operator, _facilities())
-        raise InputError(f"unknown operator '{operator}'{near}; known: unknown, hyperscale, hpc, aws, gcp")
-    return row
-
-
-def _region(row: Row) -> Region:
-    """The row with its figures; a cloud region takes those it lacks from its parents."""
-    priced, watered = _with(row, "gco2e_per_kwh"), _with(row, "water_l_per_kwh")
-    facility = _facilities().get(row["id"]) or _facilities().get(row["id"].split(":")[0])
-    if row["kind"] != "cloud":
-        facility = None
-    grid = ranged(priced, _GRID, "gCO2e/kWh", GRIDS)
+def _region(zone: Zone) -> Region:
+    """The place with its figures; those it lacks come from what it lies in."""
+    grid = next((place for place in lineage(zone) if _intensity(place.id)), None)
+    priced = _intensity(grid.id) if grid else None
+    if grid is None or priced is None:
+        raise InputError(f"{GRIDS.file}: neither {zone.id} nor what it lies in has a '{INTENSITY}'")
+    water = _nearest_water(zone)
+    pue = _at_site(zone, "PUE")
+    wue = _at_site(zone, "WUE")
     return Region(
-        id=row["id"],
-        name=row["name"],
-        kind=row["kind"],
+        id=zone.id,
+        name=zone.name,
+        kind=zone.kind,
+        provider=zone.provider,
+        grid=grid.id,
         method=priced["method"],
-        kgco2e_per_j=grid,
-        market_kgco2e_per_j=_market(row, grid),
-        water_l_per_j=_water(watered),
-        pue=ranged(facility, _PUE, "", PUE) if facility else None,
-        wue_l_per_j=_wue(facility) if facility else None,
-        notes=_notes(row, priced, facility),
+        kgco2e_per_j=priced.number,
+        market_kgco2e_per_j=_market(zone, priced.number),
+        water_l_per_j=water.number if water else None,
+        pue=default_pue() if zone.kind in SITES and pue is None else pue.number if pue else None,
+        wue_l_per_j=wue.number if wue else None,
+        notes=(*_grid_notes(zone, grid, priced), *_site_notes(zone, pue, wue)),
     )
 
 
-def _with(row: Row, key: str) -> Row:
-    """The row itself or the nearest of its parents that holds ``key``."""
-    while not row[key]:
-        if row["parent"] not in _grids():
-            raise InputError(f"{GRIDS.name}: {row['id']}: neither {key} nor a known parent")
-        row = _grids()[row["parent"]]
-    return row
+def check_grids(folder: Path = DATA) -> tuple[Fact, ...]:
+    """The grid facts of a folder; InputError when one is of an unknown zone, method or basis."""
+    facts = read_facts(GRIDS, folder)
+    for fact in facts:
+        _check_zone(GRIDS, fact["zone"], folder)
+        quantity = fact["quantity"]
+        for column, accepted in (("method", METHODS[quantity]), ("basis", (BASIS[quantity],))):
+            if fact[column] not in accepted:
+                where = f"{GRIDS.file}: {fact['zone']} / {quantity}"
+                raise InputError(f"{where}: {column} is '{fact[column]}', accepted: {', '.join(accepted)}")
+    return facts
 
 
-def _market(row: Row, grid: Sourced) -> Sourced | None:
-    """Intensity after the operator's carbon-free share of a year."""
-    if not row["carbon_free"]:
+def check_water(folder: Path = DATA) -> tuple[Fact, ...]:
+    """The water facts of a folder; InputError when one is of an unknown zone."""
+    facts = read_facts(WATER, folder)
+    for fact in facts:
+        _check_zone(WATER, fact["zone"], folder)
+    return facts
+
+
+def check_facilities(folder: Path = DATA) -> tuple[Fact, ...]:
+    """The data centre facts of a folder; "aws:us-east-1" must be a known region, "aws" need not."""
+    facts = read_facts(FACILITIES, folder)
+    for fact in facts:
+        if ":" in fact["facility"]:
+            _check_zone(FACILITIES, fact["facility"], folder)
+    return facts
+
+
+def _check_zone(table: Table, id_: str, folder: Path) -> None:
+    zones = read_zones(folder)
+    if id_ not in zones:
+        raise InputError(f"{table.file}: unknown zone '{id_}'{did_you_mean(id_, zones)}")
+
+
+@cache
+def _grid_facts() -> dict[str, list[Fact]]:
+    facts: dict[str, list[Fact]] = {}
+    for fact in check_grids():
+        facts.setdefault(fact["zone"], []).append(fact)
+    return facts
+
+
+def _preferred(id_: str, quantity: str) -> Fact | None:
+    """A place's own fact, by the first method that it has."""
+    found = [fact for fact in _grid_facts().get(id_, ()) if fact["quantity"] == quantity]
+    return min(found, key=lambda fact: METHODS[quantity].index(fact["method"]), default=None)
+
+
+def _intensity(id_: str) -> Fact | None:
+    return _preferred(id_, INTENSITY)
+
+
+def _market(zone: Zone, grid: Sourced) -> Sourced | None:
+    """Intensity after the operator's carbon-free share."""
+    share = _preferred(zone.id, SHARE)
+    if share is None:
         return None
-    rest = 1 - float(row["carbon_free"])
-    source = f"{grid.source}; times the share not carbon-free, {rest:.2f} ({row['source']})"
-    return Sourced(grid.value * rest, grid.low * rest, grid.high * rest, source, row["year"], "derived")
+    rest = 1 - share.number.value
+    source = (
+        f"{grid.source}; times the share not carbon-free, {rest:.2f} "
+        f"({share['method']} matching, {share.number.source})"
+    )
+    return Sourced(
+        grid.value * rest, grid.low * rest, grid.high * rest, source, share.number.as_of, "derived"
+    )
 
 
-def _water(row: Row) -> Sourced:
-    water = ranged(row, _WATER, "l/kWh", GRIDS)
-    source = "WRI (2020) method, per country, as in EcoLogits 0.11.3, MPL-2.0"
-    return Sourced(water.value, water.low, water.high, source, "2020", "derived")
+@cache
+def _water() -> dict[str, Fact]:
+    return {fact["zone"]: fact for fact in check_water()}
 
 
-def _wue(row: Row) -> Sourced | None:
-    return ranged(row, _WUE, "l/kWh", PUE) if row["wue_l_per_kwh"] else None
+def _nearest_water(zone: Zone) -> Fact | None:
+    return next((_water()[place.id] for place in lineage(zone) if place.id in _water()), None)
 
 
-def _notes(row: Row, priced: Row, facility: Row | None) -> tuple[Note, ...]:
+@cache
+def _facilities() -> dict[tuple[str, str], Fact]:
+    """(facility, quantity) -> the latest fact."""
+    facts = sorted(check_facilities(), key=lambda fact: fact.number.as_of)
+    return {(fact["facility"], fact["quantity"]): fact for fact in facts}
+
+
+def _facility(name: str, quantity: str) -> Fact | None:
+    return _facilities().get((name, quantity))
+
+
+def _operator(name: str) -> str:
+    known = {facility for facility, _ in _facilities()}
+    if fold(name) not in known:
+        near = did_you_mean(name, known)
+        raise InputError(f"unknown operator '{name}'{near}; known: unknown, hyperscale, hpc, aws, gcp")
+    return fold(name)
+
+
+def _at_site(zone: Zone, quantity: str) -> Fact | None:
+    """The site's own figure, else that of its operator's fleet."""
+    if zone.kind not in SITES:
+        return None
+    return _facility(zone.id, quantity) or _facility(zone.provider, quantity)
+
+
+def _grid_notes(zone: Zone, grid: Zone, priced: Fact) -> tuple[Note, ...]:
     notes: tuple[Note, ...] = ()
-    if row["kind"] == "cloud":
-        text = f"{row['id']} is priced with the grid of {priced['name']}: no open figure for the site itself"
+    if zone.id != grid.id:
+        without = [place.name for place in lineage(zone) if place.kind not in SITES]
+        without = without[: without.index(grid.name)] or ["the site itself"]
+        text = f"{zone.id} is priced with the grid of {grid.name}: no open figure for {', '.join(without)}"
         notes += (("grid", text, "ask the provider for its own location-based factor"),)
-        if facility and facility["kind"] != "region":
-            text = f"no PUE published for {row['id']}: the fleet of {facility['id']} assumed"
-            notes += (("PUE", text, "give the region's PUE if you know it"),)
     if priced["method"] == "direct":
-        text = f"grid of {priced['name']} counts direct emissions only, other regions count the life cycle"
+        text = f"grid of {grid.name} counts direct emissions only, other regions count the life cycle"
         notes += (("grid", text, "the range reaches up to the life cycle; compare regions of one method"),)
     return notes
 
 
-def ranged(row: Row, keys: tuple[str, str, str], unit: str, path: Path) -> Sourced:
-    """A figure, its range and its source in base units; InputError names file, row and column.
-
-    keys  columns of the middle, the low and the high end, all in ``unit``
-    """
-    where = f"{path.name}: {row.get('id') or row.get('accelerator')}"
-    try:
-        value, low, high = (float(row[key]) for key in keys)
-    except ValueError:
-        found = ", ".join(f"{key} '{row[key]}'" for key in keys)
-        raise InputError(f"{where}: {found}: all three must be numbers") from None
-    if not 0 <= low <= value <= high:
-        raise InputError(f"{where}: {keys[1]} {low} <= {keys[0]} {value} <= {keys[2]} {high} does not hold")
-    if not row["source"] or row["status"] not in STATUSES:
-        raise InputError(f"{where}: {keys[0]} needs a source, and a status out of {', '.join(STATUSES)}")
-    if row.get("method", "direct") not in ("life-cycle", "direct"):
-        raise InputError(f"{where}: method is '{row['method']}', accepted: life-cycle, direct")
-    factor = UNITS[unit][1]
-    as_of = row.get("as_of") or row["year"]
-    return Sourced(value * factor, low * factor, high * factor, row["source"], as_of, row["status"])
+def _site_notes(zone: Zone, pue: Fact | None, wue: Fact | None) -> tuple[Note, ...]:
+    """Whose data centre figures were taken when the site has none."""
+    notes: tuple[Note, ...] = ()
+    if zone.kind in SITES and (pue is None or pue["facility"] != zone.id):
+        whose = f"the fleet of {pue['facility']}" if pue else "an unknown data centre"
+        text = f"no PUE published for {zone.id}: {whose} assumed"
+        notes += (("PUE", text, "give the region's PUE if you know it"),)
+    if wue is not None and wue["facility"] != zone.id:
+        text = f"no on-site water published for {zone.id}: the fleet of {wue['facility']} assumed"
+        notes += (("water", text, "ask the provider"),)
+    return notes

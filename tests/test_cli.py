@@ -577,40 +577,6 @@ def test_trace_takes_a_job_file(predictor):
 # What is known by name
 
 
-def test_hardware_lists_and_shows(predictor):
-    from predictor.machine import list_nodes
-    from predictor.profile import list_profiles
-
-    listed = answer_of(predictor("hardware", "--format", "json"))
-    assert [row["id"] for row in listed["accelerators"]] == list_profiles()
-    assert [row["id"] for row in listed["nodes"]] == [node.id for node in list_nodes()]
-    assert all(name in predictor("hardware").out for name in list_profiles())
-    assert [
-        row["id"] for row in answer_of(predictor("hardware", "h100-p", "--format", "json"))["accelerators"]
-    ] == [name for name in list_profiles() if "h100-p" in name]
-
-
-def test_hardware_shows_every_value_with_its_source(predictor):
-    from predictor.ledger import quantities
-    from predictor.profile import find_profile
-
-    shown = answer_of(predictor("hardware", "h100", "--format", "json"))
-    by_name = {figure["name"]: figure for figure in shown["figures"]}
-    for name, value in quantities(find_profile("h100")):
-        assert by_name[name]["source"] == value.source
-        assert by_name[name]["as_of"] == value.as_of
-        assert by_name[name]["status"] == value.status
-    assert (by_name["power limit"]["value"], by_name["power limit"]["unit"]) == (700, "W")
-    text = predictor("hardware", "h100").out
-    assert all(figure["source"] in text and figure["name"] in text for figure in shown["figures"])
-
-
-def test_hardware_shows_a_cloud_instance(predictor):
-    shown = answer_of(predictor("hardware", "aws:p5.48xlarge", "--format", "json"))
-    assert (shown["accelerator"], shown["per_node"]) == ("nvidia-h100-sxm5-80gb", 8)
-    assert predictor("hardware", "nvidia-dgx-h100").code == 0
-
-
 def test_stacks_list_and_show(predictor):
     from predictor.stack import find_stack, list_stacks
 

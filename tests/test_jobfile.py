@@ -140,6 +140,6 @@ def test_every_field_of_a_job_can_be_checked():
     for key, field in Job.model_fields.items():
         if key not in {"model", "inputs", "dims", "hardware"}:
             value = field.default if field.default is not None else {"pue": 1.2, "price": 2.0}.get(key, 1)
-            value = "world" if key in {"region", "stack"} else value
+            value = "world" if key in {"region", "stack", "profile"} else value
             assert check_value(key, value, key) == value
     assert set(COUNTS) < set(Job.model_fields)

@@ -313,9 +313,13 @@ def test_options_without_effect_are_refused_or_said(gpt2):
 
 
 def test_the_cloud_of_the_hardware_sets_the_price(gpt2):
+    """AWS asks 55.04 USD/h for a p5.48xlarge in Virginia and more in most regions: SkyPilot catalogue v8."""
     fields = {"steps": 1000, "hardware": "aws:p5.48xlarge", "batch_size": 16}
     there, anywhere = (answer(gpt2, **fields, region=r).run for r in ("aws:us-east-1", "us"))
-    assert there.cost_usd == anywhere.cost_usd
+    assert there.cost_usd.mid == pytest.approx(there.accelerator_hours.mid * 55.04 / 8)
+    assert anywhere.cost_usd.mid > there.cost_usd.mid
+    by_name = answer(gpt2, **fields | {"hardware": "8x h100"}, region="us-east-1").run
+    assert by_name.cost_usd.mid / by_name.accelerator_hours.mid == pytest.approx(55.04 / 8)
 
 
 def test_the_hash_follows_everything_that_matters(gpt2):

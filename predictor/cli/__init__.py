@@ -1,4 +1,5 @@
-"""The command line: ``predictor estimate``, ``compare``, ``trace``, ``hardware``, ``stacks``, ``regions``.
+"""The command line: ``predictor estimate``, ``compare``, ``trace``, ``hardware``, ``stacks``, ``regions``,
+``validate``.
 
 Importing this package loads typer alone, so that ``--help`` is quick; whatever computes is imported
 inside the command that needs it.
@@ -11,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli.hardware import hardware
+from predictor.cli import hardware, regions
 from predictor.cli.jobs import compare, estimate
-from predictor.cli.regions import regions
 from predictor.cli.stacks import stacks
 from predictor.cli.trace import trace
+from predictor.cli.validate import validate
 
 app = typer.Typer(
     add_completion=False,
@@ -24,8 +25,10 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for _command in (estimate, compare, trace, hardware, stacks, regions):
+for _command in (estimate, compare, trace, stacks, validate):
     app.command()(_command)
+app.add_typer(hardware.app, name="hardware")
+app.add_typer(regions.app, name="regions")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from predictor.cli.output import deliver
 from predictor.cli.tables import Facts, lists, shown
@@ -11,6 +12,31 @@ from predictor.errors import InputError
 
 if TYPE_CHECKING:
     from predictor.profile import Note
+
+HELP = ("-h", "--help")
+FIND = "find"
+"""The hidden command that stands for none: a NAME is shown, without one all are listed."""
+
+
+class NameGroup(TyperGroup):
+    """A group of commands that takes a name for a command: ``predictor hardware h100`` shows the H100."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put FIND before what is no command of this group."""
+        named = bool(args) and (args[0] in self.commands or args[0] in HELP)
+        return super().parse_args(ctx, args if named else [FIND, *args])
+
+
+def catalog_app(about: str) -> typer.Typer:
+    """An empty group of commands about things known by name, whose ``FIND`` the caller adds."""
+    return typer.Typer(
+        cls=NameGroup,
+        help=about,
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": list(HELP), "max_content_width": 110},
+    )
+
 
 Name = Annotated[
     str | None,
@@ -44,8 +70,11 @@ def show_or_list(
 
 
 def holds(part: str, *names: str) -> bool:
-    """Whether one of ``names`` holds ``part``, whatever the case."""
-    return any(part.casefold() in name.casefold() for name in names)
+    """Whether each word of ``part`` is in one of ``names``; case, hyphens and underscores do not matter."""
+    from predictor.profile import fold
+
+    folded = [fold(name) for name in names]
+    return all(any(fold(word) in name for name in folded) for word in part.split())
 
 
 def written(notes: "Iterable[Note]") -> list[str]:

@@ -1,125 +1,165 @@
-"""``predictor hardware``: accelerators and nodes known by name, with every value's source."""
+"""``predictor hardware list|show|compare|add``: accelerators and nodes known by name, with every source."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from predictor.cli.catalog import Name, holds, written
+import typer
+
+from predictor.cli.catalog import FIND, Name, catalog_app, holds
 from predictor.cli.guard import guarded
+from predictor.cli.hardware_add import add
+from predictor.cli.hardware_tables import compared, facts_of, listed
 from predictor.cli.options import PlainForm, Verbose
 from predictor.cli.output import choose_form, deliver
-from predictor.cli.tables import Facts, figure, in_unit, lists, shown
-from predictor.errors import InputError
+from predictor.cli.tables import Facts, shown
+from predictor.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from predictor.accelerator import Accelerator
     from predictor.machine import Node
-    from predictor.profile import Accelerator
 
-_UNIT_OF = {
-    "memory": "GB",
-    "memory bandwidth": "GB/s",
-    "on-chip memory": "MB",
-    "compute units": "",
-    "clock": "MHz",
-    "link in the node": "GB/s",
-    "link between nodes": "GB/s",
-    "idle power": "W",
-    "power limit": "W",
-    "embodied carbon": "kgCO2e",
-}
+Part = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PART]", help="Only those whose names hold all of its words.", show_default=False
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="FILE", help="A profile of your own, known by its names."),
+]
+Kind = Annotated[
+    str | None, typer.Option("--kind", metavar="gpu|tpu|asic|cpu|node", help="Only those of this kind.")
+]
+KINDS = ("gpu", "tpu", "asic", "cpu", "node")
+_FORMS = ("table", "json")
+
+app = catalog_app(
+    "List, show, compare and add accelerators, nodes and cloud instances.\n\n"
+    "Without a command: NAME shows one or lists those that hold it; no NAME lists all."
+)
 
 
+@app.command("list")
 @guarded
-def hardware(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
-    """List accelerators and cloud instances, or show one.
+def list_(
+    part: Part = None,
+    *,
+    vendor: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this maker.")] = None,
+    kind: Kind = None,
+    trains: Annotated[bool, typer.Option("--trains", help="Only those that can train.")] = False,
+    form: PlainForm = None,
+    verbose: Verbose = False,
+) -> None:
+    """List accelerators, nodes and cloud instances; * marks profiles of your own."""
+    form = choose_form(form, None, _FORMS)
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind is '{kind}', accepted: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+    accelerators, nodes = _known()
+    able = {a.id for a in accelerators if a.training}
+    if kind == "node":
+        accelerators = []
+    elif kind:
+        accelerators, nodes = [a for a in accelerators if a.kind == kind], []
+    if vendor:
+        accelerators = [a for a in accelerators if holds(vendor, a.vendor)]
+        nodes = [n for n in nodes if holds(vendor, n.vendor)]
+    if trains:
+        accelerators = [a for a in accelerators if a.training]
+        nodes = [n for n in nodes if n.accelerator in able]
+    if part:
+        accelerators, nodes = _holding(part, accelerators, nodes)
+    if not accelerators and not nodes:
+        names = [name for a in _known()[0] for name in (a.id, a.vendor, *a.aliases)]
+        asked = part or vendor or ""
+        raise InputError(
+            f"no such accelerator or node{did_you_mean(asked, names)}\nall: predictor hardware list"
+        )
+    deliver(listed(accelerators, nodes, form, in_full=part is not None))
 
-    NAME is an id, an alias, or a profile of your own such as my.toml; every value comes with its range,
-    unit, status, date and source.
-    """
-    from predictor.machine import find_node, list_nodes
-    from predictor.profile import find_profile, list_profiles
 
-    form = choose_form(form, None, ("table", "json"))
-    accelerators, nodes = [find_profile(id_) for id_ in list_profiles()], list_nodes()
-    if name is not None:
+@app.command()
+@guarded
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id, alias, or a file such as my.toml.")],
+    *,
+    profile: Profile = None,
+    form: PlainForm = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show one: every value with its range, unit, status, date and source."""
+    form = choose_form(form, None, _FORMS)
+    deliver(shown(_found(name, profile), form))
+
+
+@app.command()
+@guarded
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME NAME ...", help="Two accelerators or more.")],
+    *,
+    profile: Profile = None,
+    form: PlainForm = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare accelerators figure by figure, with the ratio to the first."""
+    from predictor.profile import find_profile
+
+    form = choose_form(form, None, _FORMS)
+    found = [find_profile(name, profile) for name in names]
+    if len({a.id for a in found}) != len(found) or len(found) == 1:
+        raise InputError(
+            f"compare takes two or more different accelerators: {', '.join(a.id for a in found)}"
+        )
+    deliver(compared(found, form))
+
+
+app.command()(add)
+
+
+@app.command(FIND, hidden=True)
+@guarded
+def find(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
+    """Show NAME, or list those that hold it, or all."""
+    form = choose_form(form, None, _FORMS)
+    if name is None:
+        return deliver(listed(*_known(), form, in_full=False))
+    try:
+        return deliver(shown(_found(name, None), form))
+    except InputError:
+        accelerators, nodes = _holding(name, *_known())
+        if not accelerators and not nodes:
+            raise
+    return deliver(listed(accelerators, nodes, form))
+
+
+def _known() -> tuple[list["Accelerator"], list["Node"]]:
+    """All that can be read; a faulty profile of the user's own is named on stderr and left out."""
+    from predictor.machine import list_nodes
+    from predictor.profile import find_profile, list_profiles, own_profiles
+
+    accelerators, own = [], own_profiles()
+    for id_ in list_profiles():
         try:
-            node = find_node(name)
-            return deliver(shown(_node(node) if node else _accelerator(find_profile(name)), form))
-        except InputError:
-            accelerators = [a for a in accelerators if holds(name, a.id, a.name, *a.aliases)]
-            nodes = [n for n in nodes if holds(name, n.id, *n.names)]
-            if not accelerators and not nodes:
+            accelerators.append(find_profile(id_))
+        except InputError as error:
+            if id_ not in own:
                 raise
-    listed = {
-        "accelerators": [_accelerator_row(a) for a in accelerators],
-        "nodes": [_node_row(n) for n in nodes],
-    }
-    deliver(lists(listed, form))
+            typer.echo(f"left out: {error}", err=True)
+    return accelerators, list_nodes()
 
 
-def _accelerator_row(accelerator: "Accelerator") -> Facts:
-    peaks = accelerator.peak_flop_per_s
-    half = peaks.get("bf16") or peaks.get("fp16")
-    return {
-        "id": accelerator.id,
-        "kind": accelerator.kind,
-        "tflop_per_s_16bit": in_unit(half, "TFLOP/s"),
-        "memory_gb": in_unit(accelerator.memory_byte, "GB"),
-        "memory_gb_per_s": in_unit(accelerator.memory_byte_per_s, "GB/s"),
-        "limit_w": in_unit(accelerator.limit_w, "W"),
-        "released": accelerator.release_date,
-        "trains": accelerator.training,
-        "status": accelerator.status,
-    }
-
-
-def _accelerator(accelerator: "Accelerator") -> Facts:
-    from predictor.ledger import quantities
-    from predictor.world import find_price
-
-    figures = [figure(name, v, _UNIT_OF.get(name, "TFLOP/s")) for name, v in quantities(accelerator)]
-    rent = find_price(accelerator.id)
-    if rent:
-        figures.append(figure("rent, on demand", rent, "USD/h"))
-    return {
-        "id": accelerator.id,
-        "name": accelerator.name,
-        "aliases": list(accelerator.aliases),
-        "vendor": accelerator.vendor,
-        "architecture": accelerator.architecture,
-        "kind": accelerator.kind,
-        "released": accelerator.release_date,
-        "trains": accelerator.training,
-        "status": accelerator.status,
-        "per_node": accelerator.per_node,
-        "figures": figures,
-        "notes": written(accelerator.notes),
-    }
-
-
-def _node_row(node: "Node") -> Facts:
-    return {
-        "id": node.id,
-        "instance": " ".join(node.names),
-        "accelerator": node.accelerator,
-        "per_node": node.per_node,
-        "network_gbit_per_s": in_unit(node.internode_byte_per_s, "Gbit/s"),
-    }
-
-
-def _node(node: "Node") -> Facts:
-    figures = (
-        ("host power", node.host_w, "W"),
-        ("fan power", node.fan_w, "W"),
-        ("supply efficiency", node.psu_efficiency, ""),
-        ("power with host, per accelerator", node.system_w, "W"),
-        ("embodied carbon of the server", node.server_embodied_kgco2e, "kgCO2e"),
-        ("network of the node", node.internode_byte_per_s, "Gbit/s"),
-        ("link in the node, per accelerator", node.intranode_byte_per_s, "GB/s"),
+def _holding(
+    part: str, accelerators: list["Accelerator"], nodes: list["Node"]
+) -> tuple[list["Accelerator"], list["Node"]]:
+    return (
+        [a for a in accelerators if holds(part, a.id, a.name, a.vendor, a.architecture, *a.aliases)],
+        [n for n in nodes if holds(part, n.id, n.name, n.vendor, *n.names)],
     )
-    return {
-        "id": node.id,
-        "instance": list(node.names),
-        "accelerator": node.accelerator,
-        "per_node": node.per_node,
-        "power_as_in": node.power_of or None,
-        "figures": [figure(name, value, unit) for name, value, unit in figures if value],
-    }
+
+
+def _found(name: str, profile: str | None) -> Facts:
+    """The facts of a node or an accelerator."""
+    from predictor.machine import find_node
+    from predictor.profile import find_profile
+
+    node = find_node(name)
+    return facts_of(node) if node else facts_of(find_profile(name, profile))

@@ -137,7 +137,7 @@ def make_job(fields: Mapping[str, Any]) -> "Job":
     from predictor.job import Job
 
     if "hardware" not in fields:
-        raise InputError("no accelerator given; add --hardware ID\nknown names: predictor hardware")
+        raise InputError("no accelerator given; add --hardware ID\nknown names: predictor hardware list")
     return Job(**fields)
 
 
@@ -173,12 +173,14 @@ def _candidates(job: Mapping[str, Any], machines: list[str], places: list[str]) 
     from predictor.profile import list_profiles
     from predictor.world import find_region
 
+    profile = job.get("profile")
+    for name in machines:
+        if name != "all":
+            build_machine(name, profile=profile)
     if "all" in machines:
-        machines = list_profiles()
+        machines = list_profiles(profile)
     chosen: list[str | None] = [*machines] or [job.get("hardware")]
     where: list[str | None] = [*places] or [job.get("region")]
-    for name in machines:
-        build_machine(name)
     for name in places:
         find_region(name)
     return [

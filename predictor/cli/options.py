@@ -1,7 +1,7 @@
 """The options of a job, one table: each is named after its field of ``Job``, with ``-`` for ``_``."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +46,11 @@ OPTIONS: dict[str, tuple[Any, str, str]] = {
     "hardware": (str, "ID", "Accelerator, node or instance: h100, '8x h100', aws:p5.48xlarge, my.toml."),
     "count": (int, "N", "Accelerators in all."),
     "nodes": (int, "N", "Nodes in all."),
+    "profile": (
+        str,
+        "FILE",
+        "Profile of an accelerator of your own; known by its names, in place of others.",
+    ),
     "precision": (str, PRECISIONS, "Type of the arithmetic. Default: fp32."),
     "stack": (str, "ID", "Software stack. Default: the usual one of the accelerator."),
     "memory_format": (str, "contiguous|channels-last", "Layout of images. Default: contiguous."),
@@ -94,13 +99,15 @@ READING = (
 
 def flag(field: str) -> str:
     """The option of a field of Job."""
-    singular = {"inputs": "--input", "dims": "--dim"}  # repeated, one value each time
+    singular = {"inputs": "--input", "dims": "--dim", "aliases": "--alias"}  # repeated, one value each time
     return singular.get(field, "--" + field.replace("_", "-"))
 
 
-def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the job options of ``names``, which reach it as ``**fields``, and guard it."""
-    added = [_parameter(name, *OPTIONS[name]) for name in names]
+def with_options(
+    names: Iterable[str], options: Mapping[str, tuple[Any, str, str]] = OPTIONS
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command those ``options``, which reach it as ``**fields``, and guard it."""
+    added = [_parameter(name, *options[name]) for name in names]
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         run = guarded(command)

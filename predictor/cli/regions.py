@@ -1,29 +1,109 @@
-"""``predictor regions``: countries, states and cloud regions, with every value's source."""
+"""``predictor regions list|show``: grids, cloud regions and computing centres, with every value's source."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from predictor.cli.catalog import Name, show_or_list, written
+import typer
+
+from predictor.cli.catalog import FIND, Name, catalog_app, holds, written
 from predictor.cli.guard import guarded
 from predictor.cli.options import PlainForm, Verbose
-from predictor.cli.output import choose_form
-from predictor.cli.tables import Facts, figure, in_unit
+from predictor.cli.output import choose_form, deliver
+from predictor.cli.tables import Facts, figure, in_unit, lists, shown
+from predictor.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from predictor.facts import Fact
     from predictor.world import Region
 
+Part = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PART]", help="Only those whose names hold all of its words.", show_default=False
+    ),
+]
+_FORMS = ("table", "json")
+_NAME_OF = {
+    "carbon intensity": "grid carbon, location-based, {method}",
+    "carbon-free share": "carbon-free share of the operator, {method}",
+    "water of generation": "water of generation",
+    "PUE": "PUE",
+    "WUE": "water on site",
+}
 
+app = catalog_app(
+    "List and show grids, cloud regions and computing centres.\n\n"
+    "Without a command: NAME shows one or lists those that hold it; no NAME lists all."
+)
+
+
+@app.command("list")
 @guarded
-def regions(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
-    """List countries, states and cloud regions, or show one.
+def list_(
+    part: Part = None,
+    *,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this cloud: aws, oracle.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Only countries, states, ..: country, state, cloud, hpc."),
+    ] = None,
+    form: PlainForm = None,
+    verbose: Verbose = False,
+) -> None:
+    """List countries, states, provinces, bidding zones, cloud regions and computing centres."""
+    from predictor.world import list_regions
+    from predictor.zones import KINDS, read_zones
 
-    NAME is an id, an alias or a full name; carbon, water and PUE come with range, year and source.
-    """
+    form = choose_form(form, None, _FORMS)
+    providers = {zone.provider for zone in read_zones().values() if zone.provider}
+    for option, given, known in (("--kind", kind, set(KINDS)), ("--provider", provider, providers)):
+        if given is not None and given not in known:
+            near = did_you_mean(given, known)
+            raise InputError(f"{option} is '{given}', accepted: {', '.join(sorted(known))}{near}")
+    _list(part, list_regions(kind, provider), form)
+
+
+@app.command()
+@guarded
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id, alias or full name.")],
+    *,
+    form: PlainForm = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show one: carbon by method and basis, PUE, water and prices, with range, date, status and source."""
+    from predictor.world import find_region
+
+    deliver(shown(_region(find_region(name)), choose_form(form, None, _FORMS)))
+
+
+@app.command(FIND, hidden=True)
+@guarded
+def find(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False) -> None:
+    """Show NAME, or list those that hold it, or all."""
     from predictor.world import find_region, list_regions
 
-    form = choose_form(form, None, ("table", "json"))
-    show_or_list(
-        "regions", name, form, list_regions(), find_region, _region_row, _region, lambda r: (r.id, r.name)
-    )
+    form = choose_form(form, None, _FORMS)
+    if name is None:
+        return _list(None, list_regions(), form)
+    try:
+        deliver(shown(_region(find_region(name)), form))
+    except InputError as refusal:
+        _list(name, list_regions(), form, refusal)
+
+
+def _list(part: str | None, ids: list[str], form: str, refusal: InputError | None = None) -> None:
+    """Print the regions whose names hold ``part``; ``refusal``, or a plain one, when there is none."""
+    from predictor.world import find_region
+    from predictor.zones import read_zones
+
+    zones = read_zones()
+    found = [id_ for id_ in ids if part is None or holds(part, id_, zones[id_].name, *zones[id_].aliases)]
+    if not found:
+        near = did_you_mean(part or "", zones)
+        raise refusal or InputError(f"nothing in the list fits{near}\nall: predictor regions list")
+    deliver(lists({"regions": [_region_row(find_region(id_)) for id_ in found]}, form))
 
 
 def _region_row(region: "Region") -> Facts:
@@ -31,6 +111,8 @@ def _region_row(region: "Region") -> Facts:
         "id": region.id,
         "name": region.name,
         "kind": region.kind,
+        "provider": region.provider or None,
+        "grid": region.grid,
         "gco2e_per_kwh": in_unit(region.kgco2e_per_j, "gCO2e/kWh"),
         "method": region.method,
         "pue": in_unit(region.pue, ""),
@@ -39,18 +121,34 @@ def _region_row(region: "Region") -> Facts:
 
 
 def _region(region: "Region") -> Facts:
-    figures = (
-        ("grid carbon, location-based", region.kgco2e_per_j, "gCO2e/kWh"),
-        ("grid carbon, market-based", region.market_kgco2e_per_j, "gCO2e/kWh"),
-        ("water of generation", region.water_l_per_j, "l/kWh"),
-        ("PUE", region.pue, ""),
-        ("water on site", region.wue_l_per_j, "l/kWh"),
-    )
+    from predictor.rent import count_offers
+    from predictor.world import region_facts
+    from predictor.zones import read_zones
+
+    zone, facts = read_zones()[region.id], region_facts(region)
+    figures = [figure(_named(fact, region), fact.number, fact.unit) for fact in facts]
+    if region.market_kgco2e_per_j:
+        figures.append(figure("grid carbon, market-based", region.market_kgco2e_per_j, "gCO2e/kWh"))
+    offers = count_offers(zone.provider, region.id.partition(":")[2]) if zone.provider else 0
     return {
         "id": region.id,
         "name": region.name,
         "kind": region.kind,
+        "aliases": list(zone.aliases),
+        "provider": zone.provider or None,
+        "location": zone.location or None,
+        "location_source": f"{zone.source} ({zone.status})",
+        "priced_with_grid": region.grid,
         "method": region.method,
-        "figures": [figure(name, value, unit) for name, value, unit in figures if value],
+        "prices_of_accelerators": offers,
+        "licences": sorted({fact.licence for fact in facts}),
+        "figures": figures,
         "notes": written(region.notes),
     }
+
+
+def _named(fact: "Fact", region: "Region") -> str:
+    """What the figure is, and of which place or fleet when it is not of the region itself."""
+    name = _NAME_OF[fact["quantity"]].format_map(fact.keys)
+    subject = next(iter(fact.keys.values()))
+    return name if subject == region.id else f"{name}, of {subject}"

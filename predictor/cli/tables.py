@@ -1,11 +1,15 @@
 """Facts as aligned text or as JSON: the same keys and the same figures in both."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from predictor.values import Sourced
+
+WIDTH = 100
+"""Columns of a table for people [characters]."""
 
 Facts = dict[str, Any]
 """Facts by their JSON key, which carries the unit; ``figures`` and ``notes`` are lists of their own."""
@@ -81,12 +85,35 @@ def shown(facts: Facts, form: str) -> str:
     if form == "json":
         return json.dumps(facts, indent=2, ensure_ascii=False)
     shared, figures = _shared_origin(facts["figures"])
+    figures, sources = _numbered(figures)
     plain = {key: value for key, value in facts.items() if key not in {"figures", "notes"}} | shared
-    width = max(map(len, plain))
-    lines = [f"{key.replace('_', ' '):{width}}  {_word(value)}" for key, value in plain.items()]
+    lines = _aligned({key.replace("_", " "): _word(value) for key, value in plain.items()})
     if figures:
         lines += ["", _facts_table([_with_range(figure) for figure in figures])]
-    return "\n".join([*lines, *(f"\nnote: {note}" for note in facts.get("notes", ()))])
+    if sources:
+        lines += ["", *(f"[{number}] {source}" for number, source in enumerate(sources, 1))]
+    if facts.get("notes"):
+        lines += ["", *(f"note: {note}" for note in facts["notes"])]
+    return "\n".join(lines)
+
+
+def _aligned(facts: dict[str, str]) -> list[str]:
+    """One fact a line under the other, long ones folded behind their name."""
+    names = max(map(len, facts))
+    lines = []
+    for name, value in facts.items():
+        first, *rest = textwrap.wrap(value, WIDTH - names - 2, break_on_hyphens=False) or [""]
+        lines += [f"{name:{names}}  {first}", *(" " * (names + 2) + line for line in rest)]
+    return lines
+
+
+def _numbered(figures: list[Facts]) -> tuple[list[Facts], list[str]]:
+    """Figures that point to their source by a number, and the sources, which are too long for a table."""
+    sources = list(dict.fromkeys(figure["source"] for figure in figures if "source" in figure))
+    return [
+        {**figure, "source": f"[{sources.index(figure['source']) + 1}]"} if "source" in figure else figure
+        for figure in figures
+    ], sources
 
 
 def _shared_origin(figures: list[Facts]) -> tuple[Facts, list[Facts]]:

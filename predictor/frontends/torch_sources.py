@@ -117,6 +117,7 @@ def _from_zoo(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
 
 def _from_timm(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
     timm = import_vision("timm")
+    name = _renamed(timm).get(name, name)
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         raise InputError(f"unknown model 'timm:{name}'{did_you_mean(name, known)}; timm {timm.__version__}")
@@ -124,6 +125,14 @@ def _from_timm(name: str, options: ReadOptions, mode: FakeTensorMode) -> Loaded:
     channels, height, width = model.pretrained_cfg.get("input_size", (3, 224, 224))
     spec = f"float32[B,{channels},P,P]" if height == width else f"float32[B,{channels},{height},{width}]"
     return Loaded(model, name, f"timm:{name}", [spec], {"B": 32, "P": height})
+
+
+def _renamed(timm: Any) -> dict[str, str]:
+    """Names of earlier releases and what they are called now; the new one stands in the answer.
+
+    Some large models were dropped and their names lead to a smaller one: compare the parameter count.
+    """
+    return dict(getattr(timm.models._registry, "_deprecated_models", {}))
 
 
 def _create_timm(timm: Any, name: str, image_size: int | None) -> Any:

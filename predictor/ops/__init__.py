@@ -36,15 +36,24 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch: its kind, its work, the type it computes in, and its matrix sides.
+    """One launch: its kind, its work, the type it computes in, its matrix sides, and what sets its speed.
 
-    dims  (g, m, n, k): g independent products [m, k] @ [k, n]; zeros where there is no product
+    dims    (g, m, n, k): g independent products [m, k] @ [k, n]; zeros where there is no product
+    family  the class of kernels it belongs to, finer than its kind; the kind itself when empty
+    window  side of a convolution's window, and its stride
+    line    elements that are summed together: a row of a norm, a plane of an image [-]
+    last    whether the image lies with its channels last
     """
 
     kind: str
     work: Work
     dtype: str
     dims: tuple[int, int, int, int] = (0, 0, 0, 0)
+    family: str = ""
+    window: int = 0
+    stride: int = 1
+    line: int = 0
+    last: bool = False
 
 
 Formula = Callable[[Op], tuple[Kernel, ...]]
@@ -94,7 +103,7 @@ def gradient(*names: str) -> Callable[[Formula], Formula]:
 
 def by_bytes(op: Op) -> tuple[Kernel, ...]:
     """An operator without a formula: it reads its inputs and writes its outputs."""
-    return (Kernel("unpriced", streamed(op), compute_dtype(op)),)
+    return (Kernel("unpriced", streamed(op), compute_dtype(op), last=images_last(op)),)
 
 
 def streamed(op: Op, flop_per_element: int = 0) -> Work:
@@ -109,6 +118,12 @@ def streamed(op: Op, flop_per_element: int = 0) -> Work:
 def channels_last(tensor: TensorSpec) -> bool:
     """True when the channels of an image batch [b, c, h, w] lie next to each other in memory."""
     return len(tensor.shape) == 4 and tensor.shape[1] > 1 and tensor.stride[1:2] == (1,)
+
+
+def images_last(op: Op) -> bool:
+    """True when an operator's largest image has its channels last."""
+    tensors = [t for t in (*op.inputs, *op.outputs) if len(t.shape) == 4]
+    return channels_last(max(tensors, key=lambda t: t.elements)) if tensors else False
 
 
 def compute_dtype(op: Op) -> str:
@@ -156,7 +171,7 @@ def _gradient_sums(op: Op) -> tuple[Kernel, ...]:
     """A tensor with several readers receives several gradients; each one after the first is added."""
     sums = zip(op.outputs, op.attrs.get("grad_sums", ()), strict=False)
     return tuple(
-        Kernel("elementwise", Work(0, 0, y.elements, 2 * y.byte, y.byte), y.dtype)
+        Kernel("elementwise", Work(0, 0, y.elements, 2 * y.byte, y.byte), y.dtype, last=channels_last(y))
         for y, count in sums
         for _ in range(count)
     )

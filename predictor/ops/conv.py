@@ -1,5 +1,6 @@
 """Convolutions of one to three axes, grouped, depthwise and transposed, and their gradients."""
 
+from dataclasses import replace
 from math import prod
 
 from predictor.ir import Op, TensorSpec, Work
@@ -21,7 +22,14 @@ def _shape_of(op: Op) -> tuple[TensorSpec, TensorSpec, TensorSpec, int, bool]:
     return x, weight, op.outputs[0], groups, transposed
 
 
-def _forward(x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, transposed: bool) -> Kernel:
+def _stride_of(op: Op) -> int:
+    """The longest step of the window; frontends spell it stride or strides."""
+    return max((*op.attrs.get("stride", ()), *op.attrs.get("strides", ())), default=1)
+
+
+def _forward(
+    x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, transposed: bool, stride: int
+) -> Kernel:
     """y [b, n, ...] = x [b, c, ...] * weight: each element meets one filter of one group.
 
     flop = 2 * y.elements * prod(weight.shape[1:]); a transposed one scatters x instead of gathering y.
@@ -33,7 +41,17 @@ def _forward(x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, tran
     n = dense.shape[1] // groups
     dims = (groups, m, n, per_element) if not transposed else (groups, m, per_element, n)
     work = Work(matrix_flop=flop, read_byte=x.byte + weight.byte, write_byte=y.byte)
-    return Kernel(_kind(groups, x, sparse.shape[1]), work, x.dtype, dims)
+    return Kernel(
+        _kind(groups, x, sparse.shape[1]),
+        work,
+        x.dtype,
+        dims,
+        family="conv-forward",
+        window=max(weight.shape[2:], default=1),
+        stride=stride,
+        line=prod(dense.shape[2:]),
+        last=channels_last(x),
+    )
 
 
 @formula(
@@ -41,7 +59,7 @@ def _forward(x: TensorSpec, weight: TensorSpec, y: TensorSpec, groups: int, tran
 )
 def convolution(op: Op) -> tuple[Kernel, ...]:
     """One implicit product per group."""
-    return (_forward(*_shape_of(op)),)
+    return (_forward(*_shape_of(op), _stride_of(op)),)
 
 
 def _backward(
@@ -50,19 +68,20 @@ def _backward(
     y: TensorSpec,
     groups: int,
     transposed: bool,
+    stride: int,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Kernel, ...]:
     """Gradients of input, weight and bias that are ``wanted``; each product has the forward's flop."""
-    forward = _forward(x, weight, y, groups, transposed)
+    forward = _forward(x, weight, y, groups, transposed, stride)
     g, m, n, k = forward.dims
     flop = forward.work.matrix_flop
     kernels = []
     if wanted[0]:
         work = Work(matrix_flop=flop, read_byte=y.byte + weight.byte, write_byte=x.byte)
-        kernels.append(Kernel(forward.kind, work, x.dtype, (g, m, k, n)))
+        kernels.append(replace(forward, work=work, dims=(g, m, k, n), family="conv-input"))
     if wanted[1]:
         work = Work(matrix_flop=flop, read_byte=y.byte + x.byte, write_byte=weight.byte)
-        kernels.append(Kernel(forward.kind, work, x.dtype, (g, n, k, m)))
+        kernels.append(replace(forward, work=work, dims=(g, n, k, m), family="conv-weight"))
     if wanted[2]:
         work = Work(vector_flop=y.elements, read_byte=y.byte, write_byte=0)
         kernels.append(Kernel("reduce", work, y.dtype))
@@ -75,11 +94,12 @@ def convolution_backward(op: Op) -> tuple[Kernel, ...]:
     dy, x, weight = op.inputs[:3]
     mask = op.attrs.get("output_mask", (True, True, True))
     wanted = (bool(mask[0]), bool(mask[1]), bool(mask[2]))
-    return _backward(x, weight, dy, int(op.attrs["groups"]), bool(op.attrs["transposed"]), wanted)
+    groups, transposed = int(op.attrs["groups"]), bool(op.attrs["transposed"])
+    return _backward(x, weight, dy, groups, transposed, _stride_of(op), wanted)
 
 
 @gradient("onnx.Conv", "onnx.ConvTranspose", "com.microsoft.FusedConv")
 def convolution_gradient(op: Op) -> tuple[Kernel, ...]:
     """Those of input, weight and bias that are wanted: the first layer has no input gradient."""
     needed = wanted(op)
-    return _backward(*_shape_of(op), (needed[0], needed[1], any(needed[2:3])))
+    return _backward(*_shape_of(op), _stride_of(op), (needed[0], needed[1], any(needed[2:3])))

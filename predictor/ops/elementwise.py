@@ -5,7 +5,7 @@ takes. They matter little: these kernels run at the speed of memory.
 """
 
 from predictor.ir import Op
-from predictor.ops import Formula, Kernel, compute_dtype, formula, streamed
+from predictor.ops import Formula, Kernel, compute_dtype, formula, images_last, streamed
 
 _FLOP_PER_ELEMENT = {
     0: "where masked_fill eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or "
@@ -55,9 +55,19 @@ ONNX_FLOP_PER_ELEMENT = {f"onnx.{name}": flop for flop, names in _ONNX.items() f
 
 def _per_element(flop: int) -> Formula:
     def elementwise(op: Op) -> tuple[Kernel, ...]:
-        return (Kernel("elementwise", streamed(op, flop), compute_dtype(op)),)
+        work = streamed(op, flop)
+        return (Kernel("elementwise", work, compute_dtype(op), family=_style(op), last=images_last(op)),)
 
     return elementwise
+
+
+def _style(op: Op) -> str:
+    """How its tensors meet: alike, of several types, or a small one spread over a large one."""
+    largest = max((t.elements for t in (*op.inputs, *op.outputs)), default=0)
+    if any(1 < t.elements < largest for t in op.inputs):
+        return "broadcast"
+    types = {t.dtype for t in (*op.inputs, *op.outputs) if t.elements == largest and "float" in t.dtype}
+    return "mixed" if len(types) > 1 else "elementwise"
 
 
 for _flop, _names in _FLOP_PER_ELEMENT.items():

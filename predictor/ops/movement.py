@@ -1,7 +1,9 @@
 """Operators that move or reduce data: views, copies, gathers, pools, reductions, sorts."""
 
+from dataclasses import replace
+
 from predictor.ir import Op, TensorSpec, Work
-from predictor.ops import Kernel, compute_dtype, formula, streamed
+from predictor.ops import Kernel, compute_dtype, formula, images_last
 
 _VIEWS = (
     "view _unsafe_view expand permute transpose t unsqueeze squeeze slice select split "
@@ -16,6 +18,7 @@ _SCATTERS = (
     "index_add index_put _index_put_impl _unsafe_index_put _unsafe_masked_index_put_accumulate scatter "
     "scatter_add scatter_reduce masked_scatter index_copy index_fill index_reduce put"
 ).split()
+_JOINS = ("aten.cat", "aten.stack", "aten.slice_scatter", "aten.select_scatter")
 _ALLOCATIONS = (
     "empty empty_strided empty_like new_empty new_empty_strided empty_permuted scalar_tensor "
     "_local_scalar_dense item is_same_size set_ resize_"
@@ -32,10 +35,18 @@ def moves_nothing(op: Op) -> tuple[Kernel, ...]:
     return ()
 
 
-def _kernel(kind: str, op: Op, read_byte: int, write_byte: int, flop: int = 0) -> tuple[Kernel, ...]:
-    return (
-        Kernel(kind, Work(vector_flop=flop, read_byte=read_byte, write_byte=write_byte), compute_dtype(op)),
-    )
+def _kernel(
+    kind: str, op: Op, read_byte: int, write_byte: int, flop: int = 0, family: str = ""
+) -> tuple[Kernel, ...]:
+    work = Work(vector_flop=flop, read_byte=read_byte, write_byte=write_byte)
+    return (Kernel(kind, work, compute_dtype(op), family=family, last=images_last(op)),)
+
+
+def _moved(op: Op) -> tuple[Kernel, ...]:
+    """Inputs read, outputs written; a change of type, a joining and a plain copy run at their own speeds."""
+    types = {t.dtype for t in (*op.inputs[-1:], *op.outputs[:1])}
+    family = "cast" if len(types) > 1 else "cat" if op.name in _JOINS else ""
+    return _kernel("copy", op, _byte(op.inputs), _byte(op.outputs), family=family)
 
 
 def _byte(tensors: tuple[TensorSpec, ...]) -> int:
@@ -79,13 +90,14 @@ def _byte(tensors: tuple[TensorSpec, ...]) -> int:
 )
 def copy(op: Op) -> tuple[Kernel, ...]:
     """Reads its inputs, writes its outputs, computes next to nothing."""
-    return (Kernel("copy", streamed(op), compute_dtype(op)),)
+    return _moved(op)
 
 
 @formula("aten.copy_")
 def copy_into(op: Op) -> tuple[Kernel, ...]:
     """(target, source): the target is written, not read."""
-    return _kernel("copy", op, op.inputs[-1].byte, _byte(op.outputs))
+    (kernel,) = _moved(op)
+    return (replace(kernel, work=Work(read_byte=op.inputs[-1].byte, write_byte=_byte(op.outputs))),)
 
 
 @formula(
@@ -124,13 +136,13 @@ def copy_into(op: Op) -> tuple[Kernel, ...]:
 )
 def write_only(op: Op) -> tuple[Kernel, ...]:
     """Outputs are written; a tensor given as an example is not read."""
-    return _kernel("copy", op, 0, _byte(op.outputs))
+    return _kernel("copy", op, 0, _byte(op.outputs), family="fill")
 
 
 @formula("aten.tril", "aten.triu", "aten.tril_", "aten.triu_")
 def triangle(op: Op) -> tuple[Kernel, ...]:
     """Half of the input survives; all of it is read."""
-    return (Kernel("copy", streamed(op), compute_dtype(op)),)
+    return _moved(op)
 
 
 @formula(
@@ -142,7 +154,7 @@ def triangle(op: Op) -> tuple[Kernel, ...]:
 )
 def view_backward(op: Op) -> tuple[Kernel, ...]:
     """A zero tensor of the whole shape, with the gradient copied into its part."""
-    return _kernel("copy", op, op.inputs[0].byte, _byte(op.outputs) + op.inputs[0].byte)
+    return _kernel("copy", op, op.inputs[0].byte, _byte(op.outputs) + op.inputs[0].byte, family="cat")
 
 
 @formula(

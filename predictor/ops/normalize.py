@@ -1,14 +1,29 @@
 """Normalisations, softmax and losses, and their gradients: passes over memory."""
 
+from dataclasses import replace
+from math import prod
+
 from predictor.ir import Op, Work
-from predictor.ops import Kernel, channels_last, compute_dtype, formula, streamed
+from predictor.ops import Kernel, channels_last, compute_dtype, formula, images_last, streamed
 
 
-def _passes(op: Op, kind: str, extra_reads: int, flop_per_element: int) -> tuple[Kernel, ...]:
+def _passes(
+    op: Op, kind: str, extra_reads: int, flop_per_element: int, family: str, line: int
+) -> tuple[Kernel, ...]:
     """The streamed bytes, and the first input read ``extra_reads`` more times for its statistics."""
-    once = streamed(op, flop_per_element)
-    again = Work(read_byte=extra_reads * op.inputs[0].byte)
-    return (Kernel(kind, once + again, compute_dtype(op)),)
+    work = streamed(op, flop_per_element) + Work(read_byte=extra_reads * op.inputs[0].byte)
+    return (Kernel(kind, work, compute_dtype(op), family=family, line=line, last=images_last(op)),)
+
+
+def _plane(op: Op) -> int:
+    """Elements of a channel of one sample."""
+    return prod(op.inputs[0].shape[2:])
+
+
+def _row(op: Op) -> int:
+    """Elements of a row: those of its weight, else of the last axis."""
+    weights = [t.elements for t in op.inputs[1:] if len(t.shape) == 1 and t.elements > 1]
+    return weights[0] if weights else op.inputs[0].shape[-1] if op.inputs[0].shape else 1
 
 
 def _batch_norm_kind(op: Op) -> str:
@@ -28,7 +43,8 @@ def batch_norm(op: Op) -> tuple[Kernel, ...]:
 
     With the running statistics, as in evaluation or of a frozen layer, one read is enough.
     """
-    return _passes(op, _batch_norm_kind(op), int(bool(op.attrs.get("training", True))), 6)
+    reads = int(bool(op.attrs.get("training", True)))
+    return _passes(op, _batch_norm_kind(op), reads, 6, "batch_norm", _plane(op))
 
 
 @formula(
@@ -38,10 +54,10 @@ def batch_norm(op: Op) -> tuple[Kernel, ...]:
 )
 def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
     """(dy, x, ...) -> dx: dy and x are read for the sums and again for dx, which needs them in training."""
-    once = streamed(op, 10)
     needs_sums = bool(op.attrs.get("train", True))
-    again = Work(read_byte=(op.inputs[0].byte + op.inputs[1].byte) if needs_sums else 0)
-    return (Kernel(_batch_norm_kind(op), once + again, compute_dtype(op)),)
+    again = Work(read_byte=op.inputs[1].byte if needs_sums else 0)
+    (kernel,) = _passes(op, _batch_norm_kind(op), int(needs_sums), 10, "batch_norm", _plane(op))
+    return (replace(kernel, work=kernel.work + again),)
 
 
 @formula(
@@ -63,7 +79,7 @@ def batch_norm_backward(op: Op) -> tuple[Kernel, ...]:
 )
 def row_norm(op: Op) -> tuple[Kernel, ...]:
     """A row fits on chip: each tensor moves once."""
-    return _passes(op, "norm", 0, 8)
+    return _passes(op, "norm", 0, 8, "layer_norm", _row(op))
 
 
 @formula(
@@ -77,7 +93,7 @@ def row_norm(op: Op) -> tuple[Kernel, ...]:
 )
 def group_norm(op: Op) -> tuple[Kernel, ...]:
     """A group's plane does not fit on chip: the first input is read twice."""
-    return _passes(op, "norm", 1, 8)
+    return _passes(op, "norm", 1, 8, "group_norm", _plane(op))
 
 
 @formula(
@@ -94,7 +110,7 @@ def group_norm(op: Op) -> tuple[Kernel, ...]:
 )
 def softmax(op: Op) -> tuple[Kernel, ...]:
     """One read and one write of each tensor, an exponential per element."""
-    return _passes(op, "softmax", 0, 5)
+    return _passes(op, "softmax", 0, 5, "softmax", op.inputs[0].shape[-1] if op.inputs[0].shape else 1)
 
 
 @formula("aten.nll_loss_forward", "aten.nll_loss2d_forward")

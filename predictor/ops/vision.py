@@ -3,7 +3,7 @@
 from math import prod
 
 from predictor.ir import Op, Work
-from predictor.ops import Kernel, compute_dtype, formula, streamed
+from predictor.ops import Kernel, compute_dtype, formula, images_last, streamed
 from predictor.ops.matmul import product
 
 _RESIZE = (
@@ -22,7 +22,7 @@ _PAD = (
 )
 def resample(op: Op) -> tuple[Kernel, ...]:
     """Reads its input, writes its output, computes next to nothing."""
-    return (Kernel("copy", streamed(op), compute_dtype(op)),)
+    return (Kernel("copy", streamed(op), compute_dtype(op), family="resize", last=images_last(op)),)
 
 
 @formula(*(f"aten.{name}_backward" for name in _PAD))

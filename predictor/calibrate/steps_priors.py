@@ -1,0 +1,77 @@
+"""What is believed about the coefficients of ``kernels.steps`` before any step is measured.
+
+Middles are shares of datasheet rates that libraries are known to reach; widths are standard deviations of
+logarithms. They matter where no measured step has a family; elsewhere the data move them.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Middle and standard deviation of a logarithm."""
+
+    middle: float
+    width: float
+
+
+def _near(value: float, width: float) -> Prior:
+    return Prior(log(value), width)
+
+
+_FIXED = 0.01  # a coefficient that the family does not have
+_PRODUCTS = ("conv", "conv1", "first", "grouped", "linear", "batched")
+_COMPUTE = {
+    "depthwise": 0.08,
+    "linear": 0.9,
+    "first": 0.35,
+    "conv": 0.6,
+    "conv1": 0.6,
+    "grouped": 0.6,
+    "scan": 0.1,
+}
+_MEMORY = {
+    "depthwise": 0.6,
+    "batch_norm": 0.7,
+    "layer_norm": 0.7,
+    "group_norm": 0.5,
+    "broadcast": 0.5,
+    "cat": 0.5,
+    "pool": 0.5,
+    "pool-max": 0.5,
+    "pool-average": 0.5,
+    "gather": 0.3,
+    "unpriced": 0.5,
+    "scan": 0.5,
+    "other": 0.6,
+}
+_LINE = {"batch_norm": 10.0, "layer_norm": 60.0, "depthwise": 10.0}
+
+
+def family_prior(family: str) -> dict[str, Prior]:
+    """Priors of one family's coefficients by name of the part."""
+    base = family.rpartition("-")[0] or family
+    return {
+        "compute": _near(_COMPUTE.get(base, 0.5), 0.7),
+        "memory": _near(_MEMORY.get(base, 0.85), 0.55),
+        "stream": _near(0.2, 0.7) if base in _PRODUCTS else _near(1e-4, _FIXED),
+        "line": _near(_LINE[base], 1.0) if base in _LINE else _near(1e-3, _FIXED),
+        "last-compute": Prior(0.0, 0.4),
+        "last-memory": Prior(0.0, 0.4),
+        "last-stream": Prior(0.0, 0.7),
+    }
+
+
+SHAPE: dict[str, Prior] = {
+    "norm": _near(3.5, 0.4),
+    "tile_n": _near(0.8, 0.7),
+    "tile_m": _near(0.2, 0.7),
+    "wave": _near(0.4, 0.7),
+    "short_conv": _near(100, 1.4),
+    "short_product": _near(60, 1.4),
+    "misaligned_conv": _near(1.3, 0.4),
+    "misaligned_product": _near(1.3, 0.4),
+    "misaligned_batched": _near(1.1, 0.4),
+    "launch": _near(3.5e-6, 0.7),
+}

@@ -1,0 +1,1 @@
+"""Seconds of single kernels from their shapes and one chip's rates."""
