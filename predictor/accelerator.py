@@ -131,12 +131,10 @@ class Accelerator:
         return self.bandwidth_byte_per_s
 
 
-PRICED = {
-    *(f"peak {dtype}" for dtype in ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8")),
-    *("memory", "memory bandwidth", "compute units", "link in the node", "link between nodes"),
-    *("idle power", "power limit", "embodied carbon"),
-}
-"""Names of the quantities that answers rest on; the others are there to be shown."""
+SHOWN_ONLY = frozenset(
+    ("peak fp64_matrix", "peak fp16_vector", "peak fp4", "peak int8", "transistors", "price at launch")
+)
+"""Names of the quantities that no answer rests on."""
 
 
 def quantities(accelerator: Accelerator) -> list[tuple[str, Sourced, str]]:

@@ -10,11 +10,11 @@ from predictor.energy import Watts
 from predictor.ir import OPTIMIZER
 from predictor.machine import Machine
 from predictor.parallel import Plan
-from predictor.power import ACTIVE_SHARE, BYTE_SHARE, FLOP_SHARE
-from predictor.timing import StepTime, columns
-from predictor.training import Executed, Recipe
+from predictor.power import power_draws
+from predictor.timing import StepTime
+from predictor.training import Executed
 from predictor.values import Array
-from predictor.workload import Row, Workload
+from predictor.workload import Row
 
 
 @dataclass(slots=True)
@@ -27,12 +27,10 @@ class _Sum:
 
 
 def breakdown(
-    work: Workload,
     done: list[Executed],
     optimizer: Row,
     plan: Plan,
     machine: Machine,
-    recipe: Recipe,
     time: StepTime,
     power: Watts,
 ) -> list[BreakdownRow]:
@@ -43,8 +41,9 @@ def breakdown(
     flop over peak, bytes over bandwidth.
     """
     sums: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
-    table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
+    table, draws = time.table, power_draws(machine.accelerator)
     bandwidth = machine.accelerator.memory_byte_per_s.value
+    active_w, flop_w, byte_w = (_mid(w) for w in (draws.active_w, draws.flop_w, draws.byte_w))
     for each in done:
         spent = each.kernel.work
         part = sums[each.kernel.kind, each.phase]
@@ -56,22 +55,23 @@ def breakdown(
             seconds = float(time.row_s[each.row])
             scale = table.count[each.row] * plan.accumulate
             part.time_s += seconds
-            part.heat += ACTIVE_SHARE.value * seconds + scale * (
-                FLOP_SHARE.value * table.flop[each.row] / table.peak[each.row]
-                + BYTE_SHARE.value * table.byte[each.row] / bandwidth
+            part.heat += active_w * seconds + scale * (
+                flop_w * table.flop[each.row] / table.peak[each.row]
+                + byte_w * table.byte[each.row] / bandwidth
             )
-    _further(sums, optimizer, time, bandwidth)
+    _further(sums, optimizer, time)
+    update = optimizer.kernel
+    if optimizer.count:
+        part = sums[update.kind, OPTIMIZER]
+        moved_s = (update.work.read_byte + update.work.write_byte) / bandwidth
+        part.heat = active_w * part.time_s + byte_w * moved_s
     return _rows(sums, machine, time, power)
 
 
-def _further(sums: dict[tuple[str, str], _Sum], optimizer: Row, time: StepTime, bandwidth: float) -> None:
+def _further(sums: dict[tuple[str, str], _Sum], optimizer: Row, time: StepTime) -> None:
     """Times that are not kernels of the model: the optimizer, the host, the network, waiting."""
     if optimizer.count:
-        update = optimizer.kernel.work
-        part = sums[optimizer.kernel.kind, OPTIMIZER]
-        part.time_s = _mid(time.optimizer_s)
-        moved_s = (update.read_byte + update.write_byte) / bandwidth
-        part.heat = ACTIVE_SHARE.value * part.time_s + BYTE_SHARE.value * moved_s
+        sums[optimizer.kernel.kind, OPTIMIZER].time_s = _mid(time.optimizer_s)
     for kind, waited_s in (
         ("host", time.host_s),
         ("communication", time.communication_s),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from predictor.machine import LIMIT_W, Machine
+from predictor.machine import Machine
 from predictor.power import board_w, power_draws
 from predictor.values import Array
 
@@ -30,7 +30,7 @@ def watts(machine: Machine, flop_utilisation: Array, byte_utilisation: Array, bu
     whole system is published, that figure takes the place of the sum.
     """
     accelerator = machine.accelerator
-    draws = power_draws(accelerator.idle_w, accelerator.limit_w or LIMIT_W, accelerator.id)
+    draws = power_draws(accelerator)
     active = board_w(draws, flop_utilisation, byte_utilisation, busy)
     idle = np.minimum(draws.idle_w, active)
     in_node = machine.count / machine.nodes

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from predictor.accelerator import PRICED, Accelerator, quantities
+from predictor.accelerator import SHOWN_ONLY, Accelerator, quantities
 from predictor.answer import LedgerEntry
 from predictor.ir import Graph
 from predictor.job import Job
@@ -80,7 +80,7 @@ def _remembered(accelerator: Accelerator) -> list[LedgerEntry]:
     names = [name for name, value, _ in quantities(accelerator) if value.status == "from memory"]
     if not names:
         return []
-    used = [name for name in names if name in PRICED]
+    used = [name for name in names if name not in SHOWN_ONLY]
     others = f"{len(names) - len(used)} that no answer rests on" if used != names else ""
     told = "; ".join(part for part in (", ".join(used), others) if part)
     text = f"{accelerator.id}: figures from memory, not checked against a source: {told}"

@@ -46,7 +46,7 @@ from predictor.parallel import Divisible, Plan, Share, check_model, collectives,
 from predictor.rent import find_price, list_providers
 from predictor.run import run_time
 from predictor.stack import Stack, default_stack, find_stack
-from predictor.timing import StepTime, accepted_precisions, check_precision, columns, step_time
+from predictor.timing import StepTime, accepted_precisions, check_precision, step_time
 from predictor.training import (
     OPTIMIZERS,
     RECIPES,
@@ -82,7 +82,8 @@ def resolve(job: Job) -> Setting:
     machine = build_machine(job.hardware, job.count, job.nodes, job.profile)
     accelerator = machine.accelerator
     if job.mode == "train" and not accelerator.training:
-        raise UnsupportedError(f"{accelerator.id} cannot train: {accelerator.training_note}; use --mode infer")
+        reason = f"{accelerator.id} cannot train: {accelerator.training_note}"
+        raise UnsupportedError(f"{reason}; use --mode infer")
     check_figures(accelerator)
     recipe = RECIPES[job.precision]
     check_precision(recipe, job.precision, accelerator, accepted_precisions(accelerator, RECIPES))
@@ -138,7 +139,7 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
     peak = peak_memory(graph, plan, stack, recipe, job.optimizer, train)
     done = executed(work, optimizer, plan)
     flop = _flop(done)
-    power = _power(work, optimizer, plan, machine, recipe, time)
+    power = _power(optimizer, plan, machine, time)
     step = _step_part(graph, plan, machine, recipe, time, peak, flop, done, power)
     run, lines = _run_part(job, setting, graph, plan, time, power)
     lines = _ledger(job, setting, graph, work, plan, time) + lines
@@ -161,7 +162,7 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
         plan=_plan_part(job, plan),
         step=step,
         run=run,
-        breakdown=breakdown(work, done, optimizer, plan, machine, recipe, time, power),
+        breakdown=breakdown(done, optimizer, plan, machine, time, power),
         coverage=Coverage(bytes_by_formula=work.bytes_by_formula, unpriced_ops=list(work.unpriced)),
         ledger=sorted(lines, key=lambda line: -(line.share or 0.0)),
         provenance=Provenance(
@@ -229,11 +230,9 @@ def _flop(done: list[Executed]) -> FlopPart:
     )
 
 
-def _power(
-    work: Workload, optimizer: Row, plan: Plan, machine: Machine, recipe: Recipe, time: StepTime
-) -> Watts:
+def _power(optimizer: Row, plan: Plan, machine: Machine, time: StepTime) -> Watts:
     """Average power from the shares of peak that the step reaches."""
-    table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
+    table = time.table
     again = 1 + float(np.median(time.recompute_s / np.maximum(time.forward_s + time.backward_s, 1e-30)))
     repeats = plan.accumulate * again
     bandwidth = machine.accelerator.memory_byte_per_s.value

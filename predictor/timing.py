@@ -10,11 +10,13 @@ import numpy as np
 
 from predictor.errors import InputError
 from predictor.ir import FORWARD
+from predictor.kernels.chip import ChipRates, rates
 from predictor.kernels.classes import Class, class_of
 from predictor.kernels.steps import Form, Parts, parts_of, step_form, table_of
 from predictor.machine import Machine
 from predictor.ops import Kernel
 from predictor.parallel import Collective, Plan
+from predictor.power import CLOCKED_COMPUTE, CLOCKED_MEMORY, power_draws, slowdown
 from predictor.profile import Accelerator
 from predictor.stack import Stack
 from predictor.training import Recipe
@@ -24,8 +26,6 @@ from predictor.workload import Row, Workload
 _OWN_TYPE = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
 # Sharpness of the maximum of device and host in a step.
 _STEP_NORM = 7.0
-# Processors of a chip whose profile does not count them.
-_UNITS = 100.0
 # Time of a kernel that does nothing, on the device.
 _LAUNCH_S = Sourced(
     2.5e-6, 1.5e-6, 4.5e-6, "graph-replayed empty kernels, 1.3 to 4 us", "2026-11-20", "estimate"
@@ -62,7 +62,10 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """One step, every entry draws of seconds; ``row_s`` is [rows] at mid values for the breakdown."""
+    """One step, every entry draws of seconds; ``row_s`` is [rows] at mid values for the breakdown.
+
+    slowdown  device time under the power limit over that at full clock, contained in the others [-]
+    """
 
     total_s: Array
     forward_s: Array
@@ -76,6 +79,8 @@ class StepTime:
     busy: Array
     row_s: Array
     sent_byte: float
+    slowdown: Array
+    table: Columns
 
 
 def peak_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> float:
@@ -128,16 +133,14 @@ def columns(
     split = plan.tp * plan.cp
     stage = -(-blocks // plan.pp) / blocks if blocks else 1 / plan.pp
     kernels = [_sides_of_rank(r.kernel, plan) for r in rows]
+    arithmetic = [unit_of(k, recipe, accelerator) for k in kernels]
     classes = tuple(
-        class_of(kernel, row.phase, unit_of(kernel, recipe, accelerator))
-        for kernel, row in zip(kernels, rows, strict=True)
+        class_of(kernel, row.phase, unit) for kernel, row, unit in zip(kernels, rows, arithmetic, strict=True)
     )
     flop = np.array([executed_flop(k) / split for k in kernels])
     byte = np.array([moved_byte(k) / split for k in kernels])
     peak = np.array([peak_of(k, recipe, accelerator) for k in kernels])
-    units = accelerator.compute_units.value if accelerator.compute_units else _UNITS
-    last = np.array([k.last for k in kernels])
-    table = table_of(classes, flop, byte, last, peak, accelerator.memory_byte_per_s.value, units)
+    table = table_of(kernels, classes, arithmetic, flop, byte, peak, rates(accelerator))
     return Columns(
         phase=tuple(r.phase for r in rows),
         classes=classes,
@@ -177,17 +180,23 @@ def row_seconds(table: Columns, machine: Machine, form: Form) -> Array:
     t = f * ([(compute / c)^p + (memory / b)^p]^(1/p) + stream / b) + launch, where c and b are drawn for
     the chip and f for each family of kernels and for the step.
     """
-    parts = table.parts
-    rates = machine.accelerator
-    faster = form.chip_compute.draw(f"{rates.id}.sustained")[:, None]
-    wider = (rates.memory_byte_per_s.draw(f"{rates.id}.memory") / rates.memory_byte_per_s.value)[:, None]
-    wider = wider * form.chip_memory.draw(f"{rates.id}.reached")[:, None]
+    parts, chip = table.parts, rates(machine.accelerator)
+    faster, wider = _chip_draws(machine.accelerator, chip, form)
     compute, memory = parts.compute_s / faster, parts.memory_s / wider
     longer = np.maximum(compute, memory)
     p = parts.norm
     busy = longer * (1 + (np.minimum(compute, memory) / longer) ** p) ** (1 / p) + parts.stream_s / wider
     factor = _family_draws(table.classes, form) * form.step.draw("timing.step")[:, None]
     return np.asarray(table.count * (busy * factor + _LAUNCH_S.draw("timing.launch")[:, None]))
+
+
+def _chip_draws(accelerator: Accelerator, chip: ChipRates, form: Form) -> tuple[Array, Array]:
+    """Matrix and memory rates of the chip over their middles, [draws, 1] each."""
+    bandwidth = accelerator.memory_byte_per_s
+    wider = bandwidth.draw(f"{chip.id}.bandwidth") / bandwidth.value
+    wider = wider * chip.em.draw(f"{chip.id}.em") / chip.em.value * form.chip_memory.draw(f"{chip.id}.memory")
+    faster = chip.eta.draw(f"{chip.id}.eta") / chip.eta.value * form.chip_compute.draw(f"{chip.id}.compute")
+    return faster[:, None], wider[:, None]
 
 
 def _family_draws(classes: tuple[Class, ...], form: Form) -> Array:
@@ -240,6 +249,8 @@ def step_time(
     """
     table = columns(work.rows, plan, recipe, machine.accelerator, work.attention_count)
     rows = row_seconds(table, machine, step_form())
+    slower = _slowdown(table, rows, machine)
+    rows = rows * slower[:, None]
     forward = rows[:, [p == FORWARD for p in table.phase]].sum(axis=1)
     backward = rows[:, [p != FORWARD for p in table.phase]].sum(axis=1)
     again = rows[:, [r.runs_again(plan.recompute) for r in work.rows]].sum(axis=1)
@@ -271,7 +282,22 @@ def step_time(
         busy=(device * plan.accumulate + update) / total,
         row_s=np.median(rows, axis=0) * plan.accumulate,
         sent_byte=sum(c.send_byte * c.count for c in exchanges),
+        slowdown=slower,
+        table=table,
     )
+
+
+def _slowdown(table: Columns, rows: Array, machine: Machine) -> Array:
+    """What the power limit costs while the device is busy [draws]; 1 where the host or the network decide."""
+    device_s = rows.sum(axis=1)
+    parts = table.parts
+    bound = parts.compute_s**parts.norm
+    bound = bound / (bound + parts.memory_s**parts.norm)
+    clocked = CLOCKED_MEMORY + CLOCKED_COMPUTE * (rows * bound).sum(axis=1) / device_s
+    flop_s = float((table.count * table.flop / table.peak).sum())
+    byte_s = float((table.count * table.byte).sum()) / machine.accelerator.memory_byte_per_s.value
+    draws = power_draws(machine.accelerator)
+    return slowdown(draws, flop_s / device_s, byte_s / device_s, clocked)
 
 
 def _optimizer_s(

@@ -15,6 +15,7 @@ from predictor.calibrate.case import REASONS, Case, Refused, RowError, Scored
 from predictor.calibrate.hardware import accelerator_id
 from predictor.calibrate.models import family_of, timm
 from predictor.calibrate.readers.language import sizes_of
+from predictor.calibrate.recordings import shortened
 from predictor.calibrate.report import report
 from predictor.calibrate.rows import parameter_count
 from predictor.calibrate.score import kendall_tau, summary
@@ -24,7 +25,7 @@ from predictor.calibrate.validate import outcomes, recordings, with_power_limit
 from predictor.cli import main
 from predictor.errors import InputError
 from predictor.job import Job
-from predictor.pricing import resolve
+from predictor.pricing import price, resolve
 
 DATA = os.environ.get("PREDICTOR_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="PREDICTOR_DATA names no folder")
@@ -559,6 +560,15 @@ class TestPricing:
         assert [[t.shape for t in op.inputs] for op in shared[6].ops] == [
             [t.shape for t in op.inputs] for op in alone[6].ops
         ]
+
+    def test_a_shortened_recording_takes_the_same_time(self, tmp_path):
+        (case,) = self.cases(tmp_path, {"stack": "eager-1"})
+        graph = recordings(case, [32])[32]
+        short = shortened(graph)
+        assert len(set(map(id, short.ops))) < len(set(map(id, graph.ops)))
+        setting = resolve(case.job)
+        times = [price(case.job, setting, g).step.time_s for g in (graph, short)]
+        assert times[0].mid == pytest.approx(times[1].mid, rel=1e-9)
 
     def test_another_number_of_parameters_is_refused(self, tmp_path):
         # zoo:resnet50 has 25,557,032

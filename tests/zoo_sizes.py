@@ -1,4 +1,4 @@
-"""Parameter counts of the zoo's measured models, spelled out from the sizes their papers and examples give."""
+"""Parameter counts of the measured models of the zoo, spelled out from what papers and examples say."""
 
 from itertools import pairwise
 
@@ -94,7 +94,9 @@ def shufflenet_cifar():
     depthwise = lambda c: 9 * c + c + norm(c)  # noqa: E731
     for width, units in ((116, 4), (232, 8), (464, 4)):
         half = width // 2
-        total += conv(1, before, before) + norm(before) + depthwise(before) + conv(1, before, half) + norm(half)
+        total += (
+            conv(1, before, before) + norm(before) + depthwise(before) + conv(1, before, half) + norm(half)
+        )
         total += depthwise(before) + conv(1, before, half) + norm(half)
         total += (units - 1) * (2 * (conv(1, half, half) + norm(half)) + depthwise(half))
         before = width

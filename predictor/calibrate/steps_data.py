@@ -10,6 +10,7 @@ from predictor.calibrate.case import Case, Refused
 from predictor.calibrate.validate import recordings, setting_of
 from predictor.errors import PredictorError
 from predictor.ir import Graph
+from predictor.kernels.chip import rates
 from predictor.kernels.classes import Class, class_of
 from predictor.kernels.steps import Sides, Table, table_of
 from predictor.parallel import with_batch
@@ -57,19 +58,21 @@ def _sample(case: Case, setting: Setting, graph: Graph) -> Sample:
     work = count(graph, stack, True)
     update = optimizer_row(case.job, graph, plan, recipe)
     rows = [*work.rows, update]
-    classes = tuple(class_of(r.kernel, r.phase, unit_of(r.kernel, recipe, accelerator)) for r in rows)
+    kernels = [r.kernel for r in rows]
+    units = [unit_of(k, recipe, accelerator) for k in kernels]
+    classes = tuple(class_of(r.kernel, r.phase, unit) for r, unit in zip(rows, units, strict=True))
     times = np.array([r.count for r in rows], float) * plan.accumulate
     times[-1] = update.count
     byte = np.array([moved_byte(r.kernel) for r in rows])
     byte[-1] *= stack.optimizer_passes.mid
     table = table_of(
+        kernels,
         classes,
-        np.array([executed_flop(r.kernel) for r in rows]),
+        units,
+        np.array([executed_flop(k) for k in kernels]),
         byte,
-        np.array([r.kernel.last for r in rows]),
-        np.array([peak_of(r.kernel, recipe, accelerator) for r in rows]),
-        accelerator.memory_byte_per_s.value,
-        accelerator.compute_units.value if accelerator.compute_units else 100.0,
+        np.array([peak_of(k, recipe, accelerator) for k in kernels]),
+        rates(accelerator),
     )
     tensors = sum(p.trainable for p in graph.parameters)
     launches = times[:-1].sum() + (stack.optimizer_launches * tensors if update.count else 0)

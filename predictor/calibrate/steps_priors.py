@@ -21,7 +21,7 @@ def _near(value: float, width: float) -> Prior:
 
 
 _FIXED = 0.01  # a coefficient that the family does not have
-_PRODUCTS = ("conv", "conv1", "first", "grouped", "linear", "batched")
+_STREAMED = ("conv", "conv1", "first", "grouped")
 _COMPUTE = {
     "depthwise": 0.08,
     "linear": 0.9,
@@ -31,7 +31,9 @@ _COMPUTE = {
     "grouped": 0.6,
     "scan": 0.1,
 }
+_OWN = ("linear", "batched", "experts", "attention")  # with forms of their own: near 1
 _MEMORY = {
+    **dict.fromkeys(_OWN, 1.0),
     "depthwise": 0.6,
     "batch_norm": 0.7,
     "layer_norm": 0.7,
@@ -53,9 +55,9 @@ def family_prior(family: str) -> dict[str, Prior]:
     """Priors of one family's coefficients by name of the part."""
     base = family.rpartition("-")[0] or family
     return {
-        "compute": _near(_COMPUTE.get(base, 0.5), 0.7),
-        "memory": _near(_MEMORY.get(base, 0.85), 0.55),
-        "stream": _near(0.2, 0.7) if base in _PRODUCTS else _near(1e-4, _FIXED),
+        "compute": _near(_COMPUTE.get(base, 0.5), 0.25 if base in _OWN else 0.7),
+        "memory": _near(_MEMORY.get(base, 0.85), 0.25 if base in _OWN else 0.55),
+        "stream": _near(0.2, 0.7) if base in _STREAMED else _near(1e-4, _FIXED),
         "line": _near(_LINE[base], 1.0) if base in _LINE else _near(1e-3, _FIXED),
         "last-compute": Prior(0.0, 0.4),
         "last-memory": Prior(0.0, 0.4),
@@ -73,5 +75,5 @@ SHAPE: dict[str, Prior] = {
     "misaligned_conv": _near(1.3, 0.4),
     "misaligned_product": _near(1.3, 0.4),
     "misaligned_batched": _near(1.1, 0.4),
-    "launch": _near(3.5e-6, 0.7),
+    "launch": _near(3.5e-6, 0.25),
 }

@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from predictor.answer import Estimate, Range
+from predictor.answer import Estimate, MemoryPart, Range
 from predictor.calibrate.case import Case, Outcome, Refused, Scored, model_name
+from predictor.calibrate.recordings import Recordings, recorded_precision
 from predictor.errors import InputError, PredictorError
-from predictor.frontends import ReadOptions, load_graph
-from predictor.frontends.cache import PRIME, cached_graph
-from predictor.ir import Graph, at_batch
+from predictor.ir import Graph
+from predictor.memory import peak_memory
+from predictor.parallel import with_batch
 from predictor.pricing import Setting, price, resolve
 from predictor.values import Sourced
 
 Pricer = Callable[[Sequence[Case]], Iterator[Outcome]]
-
-# Recordings in these precisions are equal: tf32 and fp8 change rates, not the tensors that are recorded.
-_RECORDED_AS = {"tf32": "fp32", "fp8": "bf16"}
 
 
 def groups_of(cases: Iterable[Case]) -> list[list[Case]]:
@@ -33,8 +30,7 @@ def _recording_of(case: Case) -> str:
     job = case.job
     if job is None:
         return case.source
-    precision = _RECORDED_AS.get(job.precision, job.precision)
-    parts = (job.image_size, job.seq_len, precision, job.memory_format, job.mode, job.inputs)
+    parts = (job.image_size, job.seq_len, recorded_precision(job), job.memory_format, job.mode, job.inputs)
     return " ".join(map(str, (model_name(job.model), *parts)))
 
 
@@ -74,28 +70,62 @@ def _refusal(case: Case, code: str, detail: str) -> Refused:
 
 def _price_jobs(cases: Sequence[Case]) -> Iterator[Outcome]:
     """Price jobs of one model: each distinct job once."""
-    settings: dict[int, Setting | Refused] = {i: setting_of(case) for i, case in enumerate(cases)}
-    batches = sorted({s.plan.micro_batch for s in settings.values() if isinstance(s, Setting)})
-    graphs = recordings(cases[0], batches)
-    answers: dict[str, Estimate | InputError] = {}
-    for index, case in enumerate(cases):
-        setting = settings[index]
+    settings = [setting_of(case) for case in cases]
+    batches = {setting.plan.micro_batch for setting in settings if isinstance(setting, Setting)}
+    prices: _Prices | None = None
+    for case, setting in zip(cases, settings, strict=True):
         if isinstance(setting, Refused):
             yield setting
             continue
-        graph = graphs[setting.plan.micro_batch]
+        if prices is None:
+            prices = _Prices(recordings(case, sorted(batches)))
+        yield prices.outcome(case, setting)
+
+
+@dataclass(slots=True)
+class _Prices:
+    """Answers to the jobs of one model, each made once."""
+
+    recordings: Recordings
+    answers: dict[str, Estimate | InputError] = field(default_factory=dict)
+    peaks: dict[str, MemoryPart] = field(default_factory=dict)
+
+    def outcome(self, case: Case, setting: Setting) -> Outcome:
+        """The case priced, or refused because its model or its plan cannot be."""
+        short = self.recordings.long and not setting.stack.fuse_elementwise
+        graph = self.recordings.at(setting.plan.micro_batch, short)
         if isinstance(graph, PredictorError):
-            yield _refusal(case, "model", str(graph))
-            continue
+            return _refusal(case, "model", str(graph))
         published = case.parameters
         if published and abs(graph.parameter_count - published) > 0.01 * published + case.slack:
-            yield _refusal(case, "parameters", f"{graph.parameter_count:,}, published {published:,.0f}")
-            continue
+            return _refusal(case, "parameters", f"{graph.parameter_count:,}, published {published:,.0f}")
         key = f"{case.job!r} {case.limit_w}"
-        if key not in answers:
-            answers[key] = _answer(case, setting, graph)
-        answer = answers[key]
-        yield _refusal(case, "plan", str(answer)) if isinstance(answer, InputError) else _scored(case, answer)
+        if key not in self.answers:
+            self.answers[key] = _answer(case, setting, graph)
+        answer = self.answers[key]
+        if isinstance(answer, InputError):
+            return _refusal(case, "plan", str(answer))
+        if short and case.peak_byte is not None:
+            return _scored(case, answer, self._peak(case, setting))
+        return _scored(case, answer, answer.step.peak_memory_bytes)
+
+    def _peak(self, case: Case, setting: Setting) -> MemoryPart:
+        """Memory of a long recording, whatever the accelerator."""
+        job = case.job
+        assert job is not None
+        key = f"{setting.plan} {setting.stack.id} {job.precision} {job.optimizer} {job.batch_size}"
+        if key not in self.peaks:
+            graph = self.recordings.at(setting.plan.micro_batch)
+            assert isinstance(graph, Graph)
+            plan = with_batch(setting.plan, graph.batch, job.batch_size)
+            train = job.mode == "train"
+            peak = peak_memory(graph, plan, setting.stack, setting.recipe, job.optimizer, train)
+            self.peaks[key] = MemoryPart(
+                allocated=Range.of(peak.allocated),
+                reserved=Range.of(peak.reserved),
+                device=Range.of(peak.device),
+            )
+        return self.peaks[key]
 
 
 def setting_of(case: Case) -> Setting | Refused:
@@ -117,54 +147,10 @@ def with_power_limit(setting: Setting, limit_w: float) -> Setting:
     return replace(setting, machine=replace(machine, accelerator=replace(machine.accelerator, limit_w=limit)))
 
 
-def recordings(case: Case, batches: Sequence[int]) -> dict[int, Graph | PredictorError]:
-    """The case's model at each micro-batch: one recording where several are asked for.
-
-    A recording at a prime batch holds for every batch unless the prime divides one of the model's own sizes,
-    or the model does not take it: then each batch is recorded.
-    """
-    if len(batches) > 1:
-        prime = _read(case, PRIME)
-        if isinstance(prime, Graph) and not any(
-            size % PRIME == 0 for parameter in prime.parameters for size in parameter.shape
-        ):
-            return {batch: at_batch(prime, batch) for batch in batches}
-    return {batch: _read(case, batch) for batch in batches}
-
-
-def _read(case: Case, batch: int) -> Graph | PredictorError:
-    """The recording at this micro-batch, from disk where it was made before."""
-    job = case.job
-    assert job is not None
-    options = ReadOptions(
-        batch=batch or None,
-        seq_len=job.seq_len,
-        image_size=job.image_size,
-        precision=_RECORDED_AS.get(job.precision, job.precision),
-        channels_last=job.memory_format == "channels-last",
-        train=job.mode == "train",
-        inputs=job.inputs,
-        dims=job.dim_sizes,
-    )
-    try:
-        return cached_graph(job.model, options, _Once(batch))
-    except PredictorError as error:
-        return error
-
-
-class _Once:
-    """Records at one batch, once: nobody asks for the others that a recording could be checked against."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.graph: Graph | None = None
-
-    def __call__(self, source: Any, options: ReadOptions) -> Graph:
-        if options.batch != (self.batch or None):
-            raise InputError("not needed")
-        if self.graph is None:
-            self.graph = load_graph(source, options)
-        return self.graph
+def recordings(case: Case, batches: Sequence[int]) -> Recordings:
+    """The case's model at each of these micro-batches."""
+    assert case.job is not None
+    return Recordings(case.job, batches)
 
 
 def _answer(case: Case, setting: Setting, graph: Graph) -> Estimate | InputError:
@@ -175,9 +161,9 @@ def _answer(case: Case, setting: Setting, graph: Graph) -> Estimate | InputError
         return error
 
 
-def _scored(case: Case, answer: Estimate) -> Scored:
+def _scored(case: Case, answer: Estimate, peak: MemoryPart) -> Scored:
     """The predicted ranges of what the case measured."""
-    memory = getattr(answer.step.peak_memory_bytes, case.bytes)
+    memory = getattr(peak, case.bytes)
     time: Range | None = answer.step.time_s
     if case.kind == "run":
         time = None if answer.run is None else answer.run.time_s.wall

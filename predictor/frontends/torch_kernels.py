@@ -19,6 +19,7 @@ from predictor.errors import UnsupportedError
 from predictor.frontends.torch_flex import one_kernel
 from predictor.frontends.torch_masks import Pattern, pattern_of
 from predictor.frontends.torch_recurrent import implement as implement_recurrent
+from predictor.frontends.torch_scans import implement as implement_scans
 
 _OWN = Library("predictor", "DEF")
 _OWN.define(
@@ -245,6 +246,7 @@ def accelerator_kernels(autocast: torch.dtype | None) -> Iterator[None]:
             library.impl("embedding_sparse_backward", _sparse_rows, "AutogradCPU")
             library.impl("_embedding_bag_backward", _bag_backward, "AutogradCPU")
             implement_recurrent(library)
+            implement_scans(library)
             for name in _FLOAT32:  # also for a model that enters autocast by itself
                 overload = _overload(name)
                 if overload is not None:

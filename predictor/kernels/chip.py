@@ -1,21 +1,33 @@
-"""The rates of one chip that kernel forms need: facts of its profile, and a fit or class values.
+"""The rates of one chip that kernel forms need: facts of its profile, and its fit or its class's values.
 
-A chip with measured kernels has a ``<id>.fit.json`` beside its profile; any other takes the values of
-its class from ``data/kernels/products.json``: kernel family by architecture, wide ranges where no chip
-of the maker was measured.
+A chip with measured kernels has a ``<id>.fit.json`` beside its profile; any other takes the values of its
+class from ``data/kernels/products.json``: the kernel family by architecture, the loss of rate by peak per
+watt, wide ranges for makers of whom no chip was measured. Ranges are standard deviations of logarithms.
 """
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from math import exp
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from predictor.kernels.residual import Lattice, lattice
+from predictor.profile import Accelerator, own_profiles_dir, profiles_dir
 from predictor.values import Sourced
 
 PRODUCTS_JSON = Path(__file__).resolve().parent.parent / "data" / "kernels" / "products.json"
-# Kernels whose copies run beside the products, from Hopper on; workstation Blackwell runs the older kernels.
 _ASYNCHRONOUS = ("Hopper", "Blackwell", "Rubin")
-_MATRIX = ("bf16", "fp16")
-# Where a profile is silent. 4096 flop per clock and unit: H100 (989 TFLOP/s, 132 SM, 1.83 GHz).
-_CLOCK_HZ, _FLOP_PER_CLOCK, _CACHE_BYTE, _LIMIT_SHARE = 1.5e9, 4096.0, 8e6, 1.0
+_Z95 = 1.645
+# Where a profile is silent. 4096 flop per clock and processor: H100, 989 TFLOP/s of 132 SM at 1.83 GHz. What
+# is no GPU is seen as that many processors: its own units are too large to fill one by one.
+_CLOCK_HZ, _FLOP_PER_CLOCK, _CACHE_BYTE, _DENSITY = 1.5e9, 4096.0, 8e6, 0.8
+# Rate of long training over the burst rate, by 16-bit TFLOP/s per watt of the power limit: (low, mid, high).
+# A100 PCIe training products, one-second loops on H200 and B200, B200 Megatron products.
+_SUSTAINED_AT = (0.9, 1.4, 2.0)
+_SUSTAINED = ((0.90, 0.95, 1.0), (0.80, 0.88, 0.95), (0.60, 0.72, 0.90))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,7 @@ class Spread:
     """Standard deviations of ln(measured / predicted) beside the draws of eta, em and t0.
 
     common  one draw for all kernels of a kind on a chip: what software and the form do to all of them
-    own     one per kernel, large enough to fill the chip; averages out over a step
+    own     one for each kernel that fills the chip; averages out over a step
     small   likewise for small or odd kernels
     """
 
@@ -56,31 +68,33 @@ class Products:
 class ChipRates:
     """One chip as the kernel forms see it.
 
-    fitted                whether kernels of this chip were measured
+    fitted                whether products of this chip were measured
     family                "classic" or "asynchronous"
+    generation            chips of one run the same kernels
     units, clock_hz       processors and their clock
     bandwidth_byte_per_s  datasheet
     cache_byte            last cache on the chip
-    eta                   share of the matrix peak that a full wave of large tiles reaches, in burst
+    eta                   share of the matrix peak that full waves of large tiles reach, in burst
     em                    share of the bandwidth
     t0_s                  of a kernel that does nothing, replayed from a graph [s]
     throttle              slow-down per decade of kernel time over 0.3 ms, in burst
     sustained             rate of long training over the burst rate: clocks at the power limit
     attention             share of the matrix peak inside fused attention, forward
-    experts               share of the matrix peak inside grouped expert products
+    experts               share of the matrix peak inside fused expert products
+    quantized             share of the 8-bit peak over that of the 16-bit peak
     vector                share of the fp32 vector peak in large fp32 products
-    spread                by kind: matmul, attention, attention-backward, experts, fp8
+    spread                by kind: matmul, attention, attention-backward, experts, fp8, vector
+    residual              what the tile form misses on this generation's chips, by sides; None if unknown
     """
 
     id: str
     fitted: bool
     family: str
+    generation: str
     units: float
     clock_hz: float
     bandwidth_byte_per_s: float
     cache_byte: float
-    limit_w: float
-    matrix_flop_per_s: float
     eta: Sourced
     em: Sourced
     t0_s: Sourced
@@ -88,6 +102,132 @@ class ChipRates:
     sustained: Sourced
     attention: Sourced
     experts: Sourced
+    quantized: Sourced
     vector: Sourced
     products: Products
     spread: dict[str, Spread]
+    residual: Lattice | None
+
+
+def rates(accelerator: Accelerator) -> ChipRates:
+    """The rates of this accelerator: its fit where one lies beside its profile, else its class's."""
+    data, fit = shared(), chip_fit(accelerator.id)
+    family = "asynchronous" if asynchronous(accelerator) else "classic"
+    values = class_values(accelerator, data) | (fit["rates"] if fit else {})
+    known = "fitted" if fit else "same-maker" if accelerator.vendor == "NVIDIA" else "other-maker"
+    origin = fit or data
+    number = {name: _sourced(pair, origin) for name, pair in values.items()}
+    return ChipRates(
+        id=accelerator.id,
+        fitted=fit is not None,
+        family=family,
+        generation=generation(accelerator),
+        units=processors(accelerator),
+        clock_hz=_clock_hz(accelerator),
+        bandwidth_byte_per_s=accelerator.memory_byte_per_s.value,
+        cache_byte=accelerator.cache_byte.value if accelerator.cache_byte else _CACHE_BYTE,
+        sustained=sustained(density(accelerator)),
+        products=Products(**data["form"]["common"], **data["form"][family]),
+        spread={kind: Spread(*row) for kind, row in data["spread"][known].items()},
+        residual=lattice(generation(accelerator)),
+        **number,
+    )
+
+
+def class_values(accelerator: Accelerator, data: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Value and standard deviation of the logarithm of every rate, for a chip without a fit.
+
+    eta = e0 exp(-slope max(0, density - knee)): many flop per watt cannot all run at the full clock.
+    """
+    maker = data["classes"]["nvidia" if accelerator.vendor == "NVIDIA" else "other"]
+    rule = data["density"]
+    excess = max(0.0, density(accelerator) - rule["knee"])
+    drop = exp(-rule["eta_slope"] * excess)
+    found = {name: (float(value), float(sd)) for name, (value, sd) in maker.items()}
+    eta, sd = found["eta"]
+    attention = data["attention"]["eta"].get(generation(accelerator))
+    if attention and accelerator.vendor == "NVIDIA":
+        found["attention"] = (attention, found["attention"][1])
+    vector = data["vector"]["eta"].get(accelerator.architecture.partition(" ")[0])
+    if vector:
+        found["vector"] = (vector[0], vector[1])
+    throttle = max(rule["throttle_slope"] * excess, 1e-3)
+    return {**found, "eta": (eta * drop, sd), "throttle": (throttle, found["throttle"][1])}
+
+
+def asynchronous(accelerator: Accelerator) -> bool:
+    """Whether its products run in kernels that copy beside computing and hide their last wave."""
+    return accelerator.architecture.startswith(_ASYNCHRONOUS) and "HBM" in accelerator.memory_type
+
+
+def generation(accelerator: Accelerator) -> str:
+    """Chips of one generation run the same kernels: "Hopper", "Blackwell", "Ampere", "Ampere GDDR" ...
+
+    Data centre chips (with HBM) and workstation chips of one architecture differ in their processors.
+    """
+    name = accelerator.architecture.partition(" ")[0]
+    return name if "HBM" in accelerator.memory_type else f"{name} GDDR"
+
+
+def matrix_peak(accelerator: Accelerator) -> float:
+    """Dense 16-bit peak, else the fp32 one [flop/s]."""
+    peaks = accelerator.peak_flop_per_s
+    return next((peaks[d].value for d in ("bf16", "fp16") if d in peaks), peaks["fp32"].value)
+
+
+def density(accelerator: Accelerator) -> float:
+    """TFLOP/s of 16-bit peak for each watt of the power limit, 0.8 where no limit is known."""
+    limit = accelerator.limit_w
+    return matrix_peak(accelerator) / 1e12 / limit.value if limit else _DENSITY
+
+
+def processors(accelerator: Accelerator) -> float:
+    """Processors that tiles are spread over."""
+    if accelerator.kind == "gpu" and accelerator.compute_units:
+        return accelerator.compute_units.value
+    return max(1.0, round(matrix_peak(accelerator) / (_FLOP_PER_CLOCK * _clock_hz(accelerator))))
+
+
+def _clock_hz(accelerator: Accelerator) -> float:
+    return accelerator.clock_hz.value if accelerator.clock_hz else _CLOCK_HZ
+
+
+def sustained(tflop_per_s_w: float) -> Sourced:
+    """Rate of long training over the burst rate, by peak per watt.
+
+    >>> sustained(0.5).value, sustained(3.0).value
+    (0.95, 0.72)
+    """
+    low, mid, high = (
+        float(np.interp(tflop_per_s_w, _SUSTAINED_AT, c)) for c in zip(*_SUSTAINED, strict=True)
+    )
+    source = "sustained over burst products: A100 PCIe, H200 and B200 loops, B200 Megatron shapes"
+    return Sourced(mid, low, high, source, "2026-11-20", "derived")
+
+
+def _sourced(pair: tuple[float, float], origin: dict[str, Any]) -> Sourced:
+    value, sd = pair
+    source, as_of = origin["source"], origin["as_of"]
+    return Sourced(value, value * exp(-_Z95 * sd), value * exp(_Z95 * sd), source, as_of, "derived")
+
+
+@cache
+def shared() -> dict[str, Any]:
+    """Constants of all forms, written by the fit."""
+    found: dict[str, Any] = json.loads(PRODUCTS_JSON.read_text(encoding="utf-8"))
+    return found
+
+
+def chip_fit(id_: str) -> dict[str, Any] | None:
+    """The fit that lies beside a profile, the user's own first; None without one."""
+    for folder in (own_profiles_dir(), profiles_dir()):
+        path = folder / f"{id_}.fit.json"
+        if path.is_file():
+            return _read(path, path.stat().st_mtime_ns)
+    return None
+
+
+@cache
+def _read(path: Path, _changed_ns: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -64,7 +64,7 @@ def _of_kind(kernel: Kernel, phase: str) -> Class:
     if kernel.kind == "matmul":
         g, m, n, k = kernel.dims
         aligned = not any(side % _ALIGNED for side in (m, n, k))
-        name = "batched" if g > 1 else "linear"
+        name = "experts" if kernel.family.startswith("experts") else "batched" if g > 1 else "linear"
         return Class(f"{name}-{way}", (m, n, k), g, aligned, vector=False)
     if kernel.kind == "attention":
         g, m, n, k = kernel.dims

@@ -19,13 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from predictor.kernels.chip import ChipRates
 from predictor.kernels.classes import Class
+from predictor.kernels.products import bounds_of
+from predictor.ops import Kernel
 from predictor.values import Array, Sourced
 
 STEPS_JSON = Path(__file__).resolve().parent.parent / "data" / "kernels" / "steps.json"
 _TILE, _WAVE_TILE = 64, 128
 # Clocks above the datasheet's let a fitted share pass 1 a little.
 MOST_COMPUTE, MOST_MEMORY, SOFTNESS = 1.15, 1.10, 4.0
+# Rates of the class that the shares were fitted on (see ``chip``).
+ETA, EM = 0.86, 0.80
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ class Table:
     line             elements summed together
     misaligned       1 where a side of the product is no multiple of 8
     kind             0 without a product, 1 convolution, 2 product, 3 batched products
+    stream           ln of the stream's seconds for a family whose share of it is 1
+    given            1 where a form of its own gave the seconds, see ``products``
     """
 
     compute: Array
@@ -155,6 +162,8 @@ class Table:
     line: Array
     misaligned: Array
     kind: Array
+    stream: Array
+    given: Array
     sides: Sides
 
 
@@ -183,12 +192,14 @@ def log_parts(xp: Any, table: Table, c: Coefficients) -> tuple[Any, Any, Any]:
     misfit = _by_kind(
         xp, table.kind, shape["misaligned_conv"], shape["misaligned_product"], shape["misaligned_batched"]
     )
+    own = table.given > 0
     filled = sum(xp.exp(shape[name]) * side for name, side in sides.named())
     share = bounded(xp, c.compute + table.last * c.last[0], MOST_COMPUTE)
     share = share + filled - xp.log1p(short / sides.k) - table.misaligned * misfit
+    share = xp.where(own, c.compute, share)
     reached = bounded(xp, c.memory + table.last * c.last[1], MOST_MEMORY)
-    reached = reached - xp.log1p(xp.exp(c.line) / table.line)
-    stream = c.stream + table.last * c.last[2] + table.memory
+    reached = xp.where(own, c.memory, reached - xp.log1p(xp.exp(c.line) / table.line))
+    stream = table.stream + xp.where(own, 0.0 * c.stream, c.stream + table.last * c.last[2])
     return table.compute - share + c.terms, table.memory - reached + c.terms, stream + c.terms
 
 
@@ -205,25 +216,43 @@ def bounded(xp: Any, share_log: Any, most: float) -> Any:
 
 
 def table_of(
+    kernels: Sequence[Kernel],
     classes: Sequence[Class],
+    units: Sequence[str],
     flop: Array,
     byte: Array,
-    last: Array,
     peak: Array,
-    byte_per_s: float,
-    units: float,
+    chip: ChipRates,
 ) -> Table:
-    """Arrays of counted kernels for one chip: dense peak of each row, bandwidth, processors."""
-    kinds = {"linear": 2, "batched": 3}
+    """Arrays of counted kernels for one chip.
+
+    units, peak  arithmetic of each row and its dense peak [flop/s]
+    flop, byte   what one kernel executes and moves
+
+    Shares were fitted on a chip of the class's middle rates; one that reaches more of its peak or bandwidth in
+    products reaches as much more elsewhere.
+    """
+    own = bounds_of(kernels, classes, units, peak, chip)
+    given = ~np.isnan(own.compute_s)
+    matrix = np.array([not c.vector for c in classes])
+    faster = np.where(matrix, chip.eta.value / ETA, 1.0)
+    compute = np.log(np.maximum(flop, 1.0) / (peak * faster))
+    memory = np.log(np.maximum(byte, 1.0) / (chip.bandwidth_byte_per_s * chip.em.value / EM))
+    families = [c.family.partition("-")[0] for c in classes]
     return Table(
-        compute=np.log(np.maximum(flop, 1.0) / peak),
-        memory=np.log(np.maximum(byte, 1.0) / byte_per_s),
-        last=last.astype(float),
-        line=np.array([c.line for c in classes], float),
-        misaligned=np.array([not c.vector and not c.aligned for c in classes], float),
-        kind=np.array([0 if c.vector else kinds.get(c.family.split("-")[0], 1) for c in classes]),
-        sides=sides_of(classes, units),
+        compute=np.where(given, np.log(np.where(given, own.compute_s, 1.0)), compute),
+        memory=np.where(given, np.log(np.where(given, own.memory_s, 1.0)), memory),
+        last=np.array([float(k.last) for k in kernels]),
+        line=np.array([max(c.line, 1) for c in classes], float),
+        misaligned=np.array([float(not c.vector and not c.aligned) for c in classes]) * ~given,
+        kind=np.array([0 if c.vector else _KIND.get(f, 1) for c, f in zip(classes, families, strict=True)]),
+        stream=np.where(given, np.log(np.where(given, own.stream_s, 1.0)), memory),
+        given=given.astype(float),
+        sides=sides_of(classes, chip.units),
     )
+
+
+_KIND = {"linear": 2, "batched": 3, "experts": 3, "attention": 3}
 
 
 def coefficients_of(classes: Sequence[Class], form: Form) -> Coefficients:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictor.kernels.chip import ChipRates, Products
+from predictor.kernels.residual import correction
 from predictor.values import Array
 
 SPLITS = (1, 2, 3, 4, 6, 8, 16)
@@ -29,7 +30,7 @@ _LEAST_SUM = 128  # of one part of a split sum
 _STEP = 64  # the sum runs in steps of this many
 _CALM_S = 3e-4  # kernels up to this long keep their clock
 _US = 1e6
-_CHUNK = 240  # rows at a time: arrays below the size for which memory is fetched anew
+_CHUNK = 64  # rows at a time: arrays small enough to stay in the cache
 
 TILES = tuple(
     (bm, bn)
@@ -87,13 +88,26 @@ def parts(
     element_byte     of both inputs, out_byte of the result [byte]
     peak_flop_per_s  dense peak of the units the products run on [flop/s]
     """
-    columns = np.broadcast_arrays(g, m, n, k, element_byte, out_byte, peak_flop_per_s)
-    sides = [np.maximum(np.asarray(c, np.float64).ravel(), 1.0) for c in columns]
-    found = [
-        _best([s[i : i + _CHUNK] for s in sides], chip, chip.products)
-        for i in range(0, max(len(sides[0]), 1), _CHUNK)
-    ]
-    return Parts(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    given = np.broadcast_arrays(g, m, n, k, element_byte, out_byte, peak_flop_per_s)
+    sides = [np.maximum(np.asarray(c, np.float64).ravel(), 1.0) for c in given]
+    with np.errstate(over="ignore"):  # absurdly long choices become infinite and lose
+        found = [
+            _best([s[i : i + _CHUNK] for s in sides], chip, chip.products)
+            for i in range(0, max(len(sides[0]), 1), _CHUNK)
+        ]
+    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    return _corrected(columns, sides, chip)
+
+
+def _corrected(columns: list[Array], sides: list[Array], chip: ChipRates) -> Parts:
+    """The parts times what this generation's chips showed beside the form, for single products of 16 bit."""
+    compute, memory, l2, extra, waves = columns
+    if chip.residual is not None:
+        g, m, n, k, size = sides[:5]
+        plain = (g == 1) & (size == 2)
+        seen = np.where(plain, correction(chip.residual, m, n, k, chip.units), 0.0)
+        compute, memory, l2, extra = (part * np.exp(seen) for part in (compute, memory, l2, extra))
+    return Parts(compute, memory, l2, extra, waves)
 
 
 def seconds(p: Parts, chip: ChipRates) -> Array:
@@ -144,12 +158,12 @@ def _best(rows: list[Array], chip: ChipRates, form: Products) -> tuple[Array, ..
     )
 
 
-def _powers(softness: float, *bounds: Array) -> Array:
-    """Sum of bounds^p."""
-    p = np.float32(softness)
+def _powers(softness: float, a: Array, b: Array, c: Array) -> Array:
+    """Sum of the bounds to the power p."""
     if softness == 3.0:
-        return sum((b * b * b for b in bounds), np.float32(0))  # type: ignore[return-value]
-    return sum((np.exp(p * np.log(b)) for b in bounds), np.float32(0))  # type: ignore[return-value]
+        return a * a * a + b * b * b + c * c * c
+    p = np.float32(softness)
+    return np.asarray(np.exp(p * np.log(a)) + np.exp(p * np.log(b)) + np.exp(p * np.log(c)))
 
 
 def slowed_s(compute_s: Array, throttle: float) -> Array:

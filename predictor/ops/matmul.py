@@ -127,7 +127,7 @@ def grouped_matmul(op: Op) -> tuple[Kernel, ...]:
     a, b = op.inputs[:2]
     e, k, n = b.shape
     kernel = product(1, a.shape[0], n, k, a.dtype, _bytes(a, b), _bytes(*op.outputs))
-    return (replace(kernel, dims=(e, max(a.shape[0] // e, 1), n, k)),)
+    return (replace(kernel, dims=(e, max(a.shape[0] // e, 1), n, k), family="experts"),)
 
 
 @formula("predictor.grouped_mm_weight")
@@ -136,7 +136,7 @@ def grouped_matmul_weight(op: Op) -> tuple[Kernel, ...]:
     a, grad = op.inputs[:2]
     e, k, n = op.outputs[0].shape
     kernel = product(1, k, n, a.shape[0], a.dtype, _bytes(a, grad), _bytes(*op.outputs))
-    return (replace(kernel, dims=(e, k, n, max(a.shape[0] // e, 1))),)
+    return (replace(kernel, dims=(e, k, n, max(a.shape[0] // e, 1)), family="experts-weight"),)
 
 
 def _product_of(op: Op) -> tuple[TensorSpec, TensorSpec, int, int, int, int]:

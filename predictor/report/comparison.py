@@ -99,8 +99,8 @@ def comparison_of(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
     priced, refused = split(answers)
     return Comparison(
         title=f"Comparison of {len(answers)} candidates",
-        question=_question(priced),
-        findings=_findings(priced),
+        question=common_question(priced),
+        findings=findings(priced, (*STEP_FIGURES, *RUN_FIGURES)),
         grids=_grids(priced),
         remarks=_remarks(priced),
         refused=tuple(Line(label, message) for label, message in refused),
@@ -109,7 +109,7 @@ def comparison_of(answers: Sequence[tuple[str, Estimate | str]]) -> Comparison:
     )
 
 
-def _question(priced: Sequence[Candidate]) -> str:
+def common_question(priced: Sequence[Candidate]) -> str:
     """What is the same in all candidates, in one sentence."""
     if not priced:
         return "No candidate could be priced."
@@ -141,10 +141,10 @@ def groups(figure: Figure, priced: Sequence[Candidate]) -> list[tuple[list[str],
     return list(found.values())
 
 
-def _findings(priced: Sequence[Candidate]) -> tuple[Line, ...]:
+def findings(priced: Sequence[Candidate], figures: Sequence[Figure]) -> tuple[Line, ...]:
     """The best and the next of each figure in which the candidates differ."""
     lines = []
-    for figure in (*STEP_FIGURES, *RUN_FIGURES):
+    for figure in figures:
         order = groups(figure, priced) if figure.best else []
         if len(order) > 1:
             first, second = (_finding(figure, labels, value) for labels, value in order[:2])
@@ -242,16 +242,21 @@ def _about(entry: LedgerEntry, priced: Sequence[Candidate]) -> Assumption:
     return Assumption(words.topic, who + words.text + others, words.touches, words.advice)
 
 
-def _reproduce(priced: Sequence[Candidate]) -> tuple[Line, ...]:
-    """What is the same for all once, then what was asked for each candidate."""
+def shared_origin(priced: Sequence[Candidate]) -> list[Line]:
+    """The command where all have one, the version and the date of the data."""
     made = [answer.provenance for _, answer in priced]
     commands = sorted({fmt.plain(p.command) for p in made if p.command})
-    shared = [Line("command", commands[0])] if len(commands) == 1 else []
-    lines = [
-        *shared,
+    return [
+        *([Line("command", commands[0])] if len(commands) == 1 else []),
         Line("predictor", fmt.listed(sorted({fmt.plain(p.version) for p in made})) or fmt.UNKNOWN),
         Line("data of", fmt.listed(sorted({fmt.plain(p.data_date) for p in made})) or fmt.UNKNOWN),
     ]
+
+
+def _reproduce(priced: Sequence[Candidate]) -> tuple[Line, ...]:
+    """What is the same for all once, then what was asked for each candidate."""
+    lines = shared_origin(priced)
+    shared = lines[0].name == "command"
     for label, answer in priced:
         words = "; ".join([machine(answer), *division(answer.plan)])
         own = "" if shared else fmt.plain(answer.provenance.command)

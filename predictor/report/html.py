@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from predictor.answer import Estimate
 from predictor.report.comparison import comparison_of, split
 from predictor.report.content import report_of
+from predictor.report.many import many_of
 from predictor.report.plots import Plot, breakdown_plot, comparison_plots, ranges_plot
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -53,6 +54,13 @@ def render_comparison(answers: Sequence[tuple[str, Estimate | str]]) -> str:
     plots = comparison_plots(split(answers)[0])
     page = environment().get_template("comparison.html")
     return page.render(report=comparison_of(answers), plots=_safe(plots))
+
+
+def render_many(answers: Sequence[tuple[str, Estimate | str]]) -> str:
+    """Many answers, ranked in one table."""
+    plots = comparison_plots(split(answers)[0])
+    page = environment().get_template("many.html")
+    return page.render(report=many_of(answers), plots=_safe(plots))
 
 
 def _safe(plots: Sequence[Plot]) -> list[tuple[str, Markup, str]]:

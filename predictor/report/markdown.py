@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from predictor.report.comparison import Comparison
 from predictor.report.content import Assumption, Line, Report, Row
+from predictor.report.many import ABSENT, Many
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>|#~$&!@])")
 _OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
@@ -71,6 +72,25 @@ def render_comparison(found: Comparison) -> str:
         parts += ["## Not priced", table(("candidate", "reason"), rows)]
     if found.assumptions:
         parts += ["## Largest assumptions", _assumptions(found.assumptions)]
+    parts += ["## How to reproduce", _lines(found.reproduce, "value")]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_many(found: Many) -> str:
+    """Many answers, ranked in one table."""
+    head = ("candidate", *(column.heading for column in found.columns), "fits")
+    entries = [entry for part in found.parts for entry in part.entries]
+    rows = [(entry.name, *(cell.text for cell in entry.cells), entry.fits) for entry in entries]
+    rows += [
+        (line.name, *[ABSENT] * len(found.columns), f"not priced: {line.value}") for line in found.refused
+    ]
+    parts = [f"# {escape(found.title)}", escape(found.question), escape(found.counts)]
+    if found.findings:
+        parts += ["## Best", _lines(found.findings, _VALUE_HEAD)]
+    parts += ["## Candidates, fastest first", f"Each figure: {_VALUE_HEAD}.", table(head, rows, right=1)]
+    parts += [escape(words) for words in found.remarks]
+    if found.assumptions:
+        parts += ["## Assumed", _assumptions(found.assumptions)]
     parts += ["## How to reproduce", _lines(found.reproduce, "value")]
     return "\n\n".join(parts) + "\n"
 

@@ -48,19 +48,19 @@ def render_report(found: Report, color: bool, width: int | None) -> str:
     parts: list[RenderableType] = [
         Text(found.question, style="bold"),
         *(Text(f"Warning: {words}", style="bold red") for words in found.warnings),
-        _heading("One step: middle value (5th-95th percentile)"),
-        _lines(found.step, wide),
-        _heading("Whole run"),
-        _lines(found.run, wide),
-        _heading("How well it is known"),
-        _lines(found.basis, wide),
-        _heading("Largest assumptions"),
+        heading("One step: middle value (5th-95th percentile)"),
+        name_and_value(found.step, wide),
+        heading("Whole run"),
+        name_and_value(found.run, wide),
+        heading("How well it is known"),
+        name_and_value(found.basis, wide),
+        heading("Largest assumptions"),
         _assumptions(found.main_assumptions, wide),
         *([_aside(f"{more} more, and long ones in full: --format markdown, html or json")] if more else []),
-        _heading("Where the time of a step goes"),
+        heading("Where the time of a step goes"),
         _breakdown(found.breakdown, wide),
-        _heading("How to reproduce"),
-        _lines(found.reproduce, wide),
+        heading("How to reproduce"),
+        name_and_value(found.reproduce, wide),
     ]
     return draw(parts, color, wide)
 
@@ -70,21 +70,22 @@ def render_comparison(found: Comparison, color: bool, width: int | None) -> str:
     wide = max(width or WIDTH, LEAST_WIDTH)
     parts: list[RenderableType] = [Text(found.question, style="bold")]
     if found.findings:
-        parts += [_heading("Best: middle value (5th-95th percentile)"), _lines(found.findings, wide)]
+        parts += [heading("Best: middle value (5th-95th percentile)"), name_and_value(found.findings, wide)]
     for grid in found.grids:
-        parts.append(_heading(grid.name))
+        parts.append(heading(grid.name))
         for index, part in enumerate(in_width(grid, wide)):
             parts.append(Padding(_grid(part, wide), (min(index, 1), 0, 0, 0)))
     parts += [Padding(Text(words), (1, 0, 0, _INDENT)) for words in found.remarks]
     if found.refused:
-        parts += [_heading("Not priced"), _lines(found.refused, wide)]
+        parts += [heading("Not priced"), name_and_value(found.refused, wide)]
     if found.assumptions:
-        parts += [_heading("Largest assumptions"), _assumptions(found.assumptions, wide)]
-    parts += [_heading("How to reproduce"), _lines(found.reproduce, wide)]
+        parts += [heading("Largest assumptions"), _assumptions(found.assumptions, wide)]
+    parts += [heading("How to reproduce"), name_and_value(found.reproduce, wide)]
     return draw(parts, color, wide)
 
 
-def _heading(words: str) -> RenderableType:
+def heading(words: str) -> RenderableType:
+    """A line that opens a section."""
     return Padding(Text(words, style="bold cyan"), (1, 0, 0, 0))
 
 
@@ -104,7 +105,7 @@ def _table(widths: Sequence[int], right: Sequence[bool], header: Sequence[str] =
     return table
 
 
-def _lines(lines: Sequence[Line], width: int) -> RenderableType:
+def name_and_value(lines: Sequence[Line], width: int, style: str = "bold") -> RenderableType:
     """Name, value and note in three columns; a line without a note has the width for its value."""
     name = min(max(_NAME_WIDTH, *(cell_len(line.name) for line in lines)), _LABEL_WIDTH)
     noted = [cell_len(line.value) for line in lines if line.note]
@@ -115,15 +116,15 @@ def _lines(lines: Sequence[Line], width: int) -> RenderableType:
         widths = [name, value, left - value - _GAP] if has_note else [name, left]
         table = _table(widths, [False] * len(widths))
         for line in group:
-            cells = [Text(line.name), _marked(line.value), Text(line.note, style="dim")]
+            cells = [Text(line.name), _marked(line.value, style), Text(line.note, style="dim")]
             table.add_row(*cells[: len(widths)])
         tables.append(_indented(table))
     return Group(*tables)
 
 
-def _marked(value: str) -> Text:
+def _marked(value: str, style: str = "bold") -> Text:
     """A value in bold, its verdict on memory in colour."""
-    text = Text(value, style="bold")
+    text = Text(value, style=style)
     for words, style in _MARKS.items():
         if value.endswith(f": {words}") or value == words:
             text.stylize(style, len(value) - len(words))

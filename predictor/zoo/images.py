@@ -112,7 +112,7 @@ IMAGES: dict[str, Definition] = {
         "GoogLeNet (Inception v1)",
         _GOOGLENET,
         "googlenet",
-        "The paper's table 1 rounds its layers to 6.8 million. No batch normalisation (torchvision's has "
+        "The paper says twelve times fewer than AlexNet. No batch normalisation (torchvision's has "
         "it); without the two auxiliary classifiers, which add 6.4 million while training.",
     ),
     "googlenet-without-lrn": _inception(

@@ -70,7 +70,7 @@ SOUND: dict[str, Definition] = {
         batch=32,
         note=(
             "The paper says 30.1 million; both convolutions of a block are 3 wide here, as in "
-            "DeepLearningExamples, which gives 48 million. 864 frames for 144 characters; heads of 64 "
+            "DeepLearningExamples, which gives 45 million. 864 frames for 144 characters; heads of 64 "
             "(from memory)."
         ),
     ),
@@ -117,14 +117,13 @@ SOUND: dict[str, Definition] = {
         ),
         module="predictor.zoo.deepspeech2",
         factory="deepspeech2",
-        inputs=("sound:float32[B,1,161,S]", "text:int64[B,180]"),
-        sequence=1280,
+        inputs=("sound:float32[B,1,161,S]", "text:int64[B,172]"),
+        sequence=1232,
         image=None,
         batch=32,
         note=(
-            "The paper's largest has 100 million, mostly seven layers of GRU. Here: five LSTM layers of "
-            "1024 cells, both directions summed, as in github.com/SeanNaren/deepspeech.pytorch. Clips of "
-            "12.8 s (LibriSpeech's mean is 12.3 s)."
+            "The paper has several sizes. Here: five LSTM layers of 1024 cells, both directions summed, "
+            "as in github.com/SeanNaren/deepspeech.pytorch. Clips of 12.3 s, LibriSpeech's mean."
         ),
     ),
 }
