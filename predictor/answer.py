@@ -56,6 +56,9 @@ class MachinePart(_Part):
     count: int
     nodes: int
     profile_status: str = Field(description="fitted, or spec-only: priced from its datasheet")
+    memory_bytes: float | None = Field(
+        default=None, description="capacity of one accelerator, what the peak is held against"
+    )
 
 
 class StackPart(_Part):

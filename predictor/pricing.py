@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -64,6 +66,7 @@ from predictor.world import Region, default_pue, find_region
 
 DATA_DATE = "2026-11-20"
 _WORLD = "world"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,33 @@ def estimate(job: Job, command: str = "", cache: bool = True) -> Estimate:
     return price(job, setting, read_model(job, setting.plan, cache), command)
 
 
-def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estimate:
-    """Price a recorded graph, so that one recording serves many machines, plans and regions."""
+class Shared:
+    """What depends on the graph, the stack and the plan alone, kept for the next machine."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], tuple[Graph, Any]] = {}
+
+    def get(self, function: Callable[..., T], graph: Graph, *args: Hashable) -> T:
+        """``function(graph, *args)``; a graph is told by its identity, and kept so that no other gets it."""
+        key = (function, id(graph), *args)
+        if key not in self._kept:
+            self._kept[key] = graph, function(graph, *args)
+        found: T = self._kept[key][1]
+        return found
+
+
+def price(
+    job: Job, setting: Setting, graph: Graph, command: str = "", shared: Shared | None = None
+) -> Estimate:
+    """Price a recorded graph, so that one recording serves many machines, plans and regions.
+
+    ``shared`` keeps what several of them have in common.
+    """
+    shared = shared or Shared()
     machine, stack, recipe = setting.machine, setting.stack, setting.recipe
     train = job.mode == "train"
     plan = with_batch(setting.plan, graph.batch, job.batch_size)
-    work = count(graph, stack, train)
+    work = shared.get(count, graph, stack, train)
     if job.strict and work.unpriced:
         raise InputError(f"--strict: operators without a formula: {', '.join(work.unpriced)}")
     check_model(plan, _divisible(graph, work))
@@ -136,7 +160,7 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
     exchanges = collectives(plan, work, _share(graph, plan, recipe), machine.per_node, train)
     tensors = sum(p.trainable for p in graph.parameters)
     time = step_time(work, optimizer, plan, machine, stack, recipe, exchanges, tensors)
-    peak = peak_memory(graph, plan, stack, recipe, job.optimizer, train)
+    peak = shared.get(peak_memory, graph, plan, stack, recipe, job.optimizer, train)
     done = executed(work, optimizer, plan)
     flop = _flop(done)
     power = _power(optimizer, plan, machine, time)
@@ -157,6 +181,7 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
             count=machine.count,
             nodes=machine.nodes,
             profile_status=machine.accelerator.status,
+            memory_bytes=machine.accelerator.memory_byte.value,
         ),
         stack=StackPart(id=stack.id, status=stack.status),
         plan=_plan_part(job, plan),
@@ -169,7 +194,7 @@ def price(job: Job, setting: Setting, graph: Graph, command: str = "") -> Estima
             version=version(),
             data_date=DATA_DATE,
             command=command,
-            input_hash=_input_hash(job, graph, setting),
+            input_hash=_input_hash(job, shared.get(_content, graph), setting),
         ),
     )
 
@@ -428,11 +453,16 @@ def _plan_part(job: Job, plan: Plan) -> PlanPart:
     )
 
 
-def _input_hash(job: Job, graph: Graph, setting: Setting) -> str:
+def _content(graph: Graph) -> str:
+    """The recorded graph as JSON, without where it came from."""
+    return json.dumps(to_plain(graph) | {"source": "", "origin": {}}, sort_keys=True, default=str)
+
+
+def _input_hash(job: Job, content: str, setting: Setting) -> str:
     """Hash of the request, the recorded graph, the machine's facts and the data's date."""
     request = {k: v for k, v in job.model_dump(exclude={"model", "inputs"}).items() if v is not None}
-    content = to_plain(graph) | {"source": "", "origin": {}}
-    digest = hashlib.sha256(json.dumps([request, content, DATA_DATE], sort_keys=True, default=str).encode())
+    asked = json.dumps(request, sort_keys=True, default=str)
+    digest = hashlib.sha256(f"[{asked}, {content}, {json.dumps(DATA_DATE)}]".encode())
     digest.update(repr(asdict(setting.machine)).encode())
     digest.update(setting.stack.model_dump_json().encode())
     return digest.hexdigest()[:16]

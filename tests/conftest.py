@@ -1,5 +1,8 @@
 """Shared by all tests: what is slow to make is made once."""
 
+import os
+import tempfile
+
 import pytest
 
 from predictor.frontends import ReadOptions, load_graph
@@ -7,6 +10,11 @@ from predictor.frontends.torch_vision import ensure_torchvision
 
 # timm and transformers import torchvision, whose native library need not load.
 ensure_torchvision()
+
+
+# The user's own profiles stay out. Tests list profiles while they are collected, before any fixture runs.
+_NO_PROFILES = tempfile.TemporaryDirectory()
+os.environ["PREDICTOR_PROFILES"] = _NO_PROFILES.name
 
 
 @pytest.fixture(autouse=True, scope="session")

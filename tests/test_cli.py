@@ -584,13 +584,12 @@ def test_stacks_list_and_show(predictor):
         row["id"] for row in answer_of(predictor("stacks", "--format", "json"))["stacks"]
     ] == list_stacks()
     stack = find_stack("xla")
-    assert stack.source in predictor("stacks", "xla").out
+    assert stack.source in " ".join(predictor("stacks", "xla").out.split())
     figures = answer_of(predictor("stacks", "xla", "--format", "json"))["figures"]
     assert figures[0]["value"] == pytest.approx(stack.host_s.mid * 1e6)
-    assert [row["id"] for row in answer_of(predictor("stacks", "eager", "--format", "json"))["stacks"]] == [
-        "eager-1",
-        "eager-2",
-    ]
+    eager = [row["id"] for row in answer_of(predictor("stacks", "eager", "--format", "json"))["stacks"]]
+    assert {"eager-1", "eager-2"} <= set(eager)
+    assert eager == [id_ for id_ in list_stacks() if "eager" in id_]
 
 
 def test_regions_list_and_show(predictor):

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = (
     "import predictor, predictor.profile as p, predictor.stack as s, predictor.world as w, "
-    "predictor.machine as m, predictor.efficiency as e; "
+    "predictor.machine as m, predictor.kernels.steps as k; "
     "print(p.profiles_dir()); print(len(p.list_profiles())); "
-    "p.find_profile('h100'); s.find_stack('eager-2'); w.find_region('france'); e.class_defaults(); "
+    "p.find_profile('h100'); s.find_stack('eager-2'); w.find_region('france'); k.step_form(); "
     "m.build_machine('aws:p5.48xlarge')"
 )
 

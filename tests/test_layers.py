@@ -34,7 +34,6 @@ LEVEL = {
     "equivalences": 4,
     "world": 5,
     "embodied": 6,
-    "efficiency": 4,
     "accelerator": 5,
     "node": 5,
     "profile": 6,

@@ -3,7 +3,7 @@
 import pytest
 
 from predictor.ir import Op, TensorSpec, Work
-from predictor.ops import FORMULAS, GRADIENTS, KINDS, by_bytes, channels_last, formula
+from predictor.ops import FORMULAS, GRADIENTS, by_bytes, channels_last, formula
 
 
 def tensor(*shape, dtype="float32", stride=()):
@@ -161,9 +161,3 @@ def test_gradients_are_of_operators_that_have_a_formula():
 
 def test_work_adds_up():
     assert Work(1, 2, 3, 4, 5) + Work(10, 20, 30, 40, 50) == Work(11, 22, 33, 44, 55)
-
-
-def test_every_kind_has_its_efficiency():
-    from predictor.efficiency import class_defaults
-
-    assert set(class_defaults().kind) == set(KINDS)

@@ -20,9 +20,21 @@ from rich.cells import cell_len
 
 from predictor import Job
 from predictor.answer import BreakdownRow, Estimate, LedgerEntry, Range
+from predictor.cli.jobs import asked_width
 from predictor.errors import InputError, PredictorError
 from predictor.pricing import price, resolve
-from predictor.report import FORMATS, comparison, content, html, markdown, question, render, render_comparison
+from predictor.report import (
+    FORMATS,
+    assumed,
+    comparison,
+    content,
+    html,
+    many,
+    markdown,
+    question,
+    render,
+    render_comparison,
+)
 from predictor.report import format as fmt
 from predictor.report.comparison import ORIGIN_FIGURES, RUN_FIGURES, STEP_FIGURES
 from predictor.report.schema import json_schema, text
@@ -408,7 +420,7 @@ def test_one_row_without_energy_leaves_the_sum_unknown():
 
 
 @pytest.mark.parametrize(
-    "module", [fmt, markdown, html, content, comparison], ids=lambda module: module.__name__
+    "module", [fmt, markdown, html, content, comparison, many, assumed], ids=lambda module: module.__name__
 )
 def test_examples_in_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
@@ -717,6 +729,194 @@ def test_a_shared_command_is_shown_once():
 @pytest.mark.parametrize("answers", [[], [("a", "refused")], [("a", small())]])
 def test_a_comparison_of_few_still_renders(form, answers):
     assert render_comparison(answers, form)
+
+
+# Many candidates
+
+LONG = "nvidia-rtx-pro-6000-blackwell-server"  # 36 letters, the longest name of a profile
+SPEEDS = {
+    "mid": 3_000.0,
+    "slow": 200.0,
+    LONG: 8_000.0,
+    "small-fast": 9_000.0,
+    "small-slow": 50.0,
+    "odd": 70.0,
+}
+WIDTHS = [50, 80, 100, 140, 200]
+
+
+def remembered(which):
+    text = f"acme-x1: figures from memory, not checked against a source: {which}"
+    return [*ledger(), {"topic": "profile", "text": text, "share": None, "advice": "check acme-x1"}]
+
+
+def crowd(**changes):
+    """Seven candidates in no order: four that fit, two that do not, one that was refused."""
+    rows = [("chip", "chip cannot train: analog memory; use --mode infer\nsee others")]
+    for label, speed in SPEEDS.items():
+        own = {"step__tokens_per_s": rng(speed), "step__fits": not label.startswith("small")}
+        own["ledger"] = remembered("memory; 1 that no answer rests on") if label == "slow" else ledger()
+        own["ledger"] = remembered("2 that no answer rests on") if label == "odd" else own["ledger"]
+        rows.append((label, small(**{**own, **changes})))
+    return rows
+
+
+RANKED = [LONG, "mid", "slow", "odd", "small-fast", "small-slow", "chip"]
+
+
+def ranked_rows(form, rows):
+    """Cells of the candidates' rows, in the order shown; a marked name without its mark."""
+    shown = render_comparison(rows, form, width=300)
+    if form == "html":
+        found = [[" ".join(cell.split()) for cell in row] for row in Page(shown).rows]
+    elif form == "markdown":
+        lines = [line for line in shown.splitlines() if line.startswith("|")]
+        found = [[re.sub(r"\\(.)", r"\1", c.strip()) for c in re.split(r"(?<!\\)\|", x)[1:-1]] for x in lines]
+    else:
+        found = [re.split(r" {2,}", line) for line in shown.splitlines()]
+    labels = {label for label, _ in rows}
+    cleaned = [[row[0].rstrip("* "), *row[1:]] for row in found if row]
+    return [row for row in cleaned if row[0] in labels]
+
+
+@pytest.mark.parametrize("form", HUMAN)
+def test_many_candidates_are_ranked_those_that_do_not_fit_after_those_that_do(form):
+    assert [row[0] for row in ranked_rows(form, crowd())] == RANKED
+
+
+@pytest.mark.parametrize("form", HUMAN)
+def test_few_candidates_stay_side_by_side(form):
+    words = "Candidates, fastest first"
+    assert words in render_comparison(crowd(), form)
+    assert words not in render_comparison(crowd()[:6], form)
+
+
+@pytest.mark.parametrize("form", HUMAN)
+def test_every_figure_of_the_ranked_table_is_the_json_number_rounded(form):
+    rows = dict(crowd())
+    keys = ["step.tokens_per_s", "step.time_s", "step.peak_memory_bytes.device", "step.accelerator_power_w"]
+    keys += ["run.time_s.wall", "run.energy_kwh.facility", "run.carbon_kgco2e.total", "run.cost_usd"]
+    sizes = [1, 1, GIGA, 1, MINUTE, 1, 1, 1]  # tokens/s by their middle one of six, 200
+    for label, *cells in ranked_rows(form, crowd())[:-1]:
+        del cells[3]  # the capacity, a fact of the profile
+        for key, size, cell in zip(keys, sizes, cells, strict=False):
+            expected = at(rows[label], key)
+            mid, low, high = re.fullmatch(r"([\d.,]+) \(([\d.,]+)-([\d.,]+)\)", cell).groups()
+            for found, end in ((mid, "mid"), (low, "low"), (high, "high")):
+                assert float(found.replace(",", "")) * size == pytest.approx(expected[end], rel=0.05), key
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("changes", [{}, {"run": None}, {"step__tokens_per_s": None}])
+def test_a_candidate_has_one_line_and_its_name_in_one_piece(width, changes):
+    lines = render_comparison(crowd(**changes), "table", width=width).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    table = lines[lines.index("Candidates, fastest first") :]
+    for label in RANKED:
+        assert len([line for line in table if re.match(rf"{label}[* ]", line)]) == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_a_narrow_terminal_leaves_out_is_named(width):
+    shown = render_comparison(crowd(), "table", width=width)
+    head, rest = shown.partition("Candidates, fastest first")[2].split("Fits in memory")
+    named = re.search(r"Left out for want of room: (.*?)\. See", rest.replace("\n", " "))
+    left_out = named.group(1) if named else ""
+    for name in ("tokens/s", "time", "memory", "power", "run", "energy", "carbon", "cost"):
+        assert name in head or name in left_out, (width, name)
+    assert bool(left_out) == (width < 200)
+
+
+def test_who_rests_on_figures_from_memory_is_marked():
+    found = many.many_of(crowd())
+    entries = [entry for part in found.parts for entry in part.entries]
+    assert [entry.label for entry in entries if entry.marked] == ["slow"]
+    assert any(words.startswith("* ") and "(1)" in words for words in found.remarks)
+
+
+def test_the_parts_of_the_table_are_counted():
+    found = many.many_of(crowd())
+    assert found.counts == "7 candidates: 4 fit, 2 do not fit, 1 not priced."
+    assert [len(part.entries) for part in found.parts] == [4, 2]
+
+
+def test_the_best_of_many_is_among_those_that_fit():
+    fastest = many.many_of(crowd()).findings[0]
+    assert fastest.value.startswith(f"{LONG}: 8.0 thousand tokens/s")
+    assert fastest.note.startswith("next mid: 3.0 thousand tokens/s")
+
+
+@pytest.mark.parametrize("form", HUMAN)
+def test_a_refused_one_of_many_has_a_short_reason_and_json_the_whole(form):
+    shown = render_comparison(crowd(), form, width=140)
+    assert "cannot train: analog memory" in shown
+    assert "use --mode infer" not in shown
+    assert "see others" in json.loads(render_comparison(crowd(), "json"))["candidates"][0]["refusal"]
+
+
+def test_json_keeps_the_order_given_however_many():
+    made = json.loads(render_comparison(crowd(), "json"))
+    assert [row["label"] for row in made["candidates"]] == [label for label, _ in crowd()]
+
+
+def test_the_peak_stands_beside_the_capacity():
+    rows = crowd(machine__memory_bytes=80e9)
+    cells = {tuple(row[3:5]) for row in ranked_rows("markdown", rows)[:-1]}
+    assert cells == {("36.0 (29-54)", "80.0")}
+
+
+def test_a_figure_that_is_lacking_says_so():
+    rows = crowd()
+    rows[1] = ("mid", small(run__cost_usd=None, step__accelerator_power_w=None))
+    cells = {row[0]: row for row in ranked_rows("markdown", rows)}
+    assert cells["mid"].count(many.ABSENT) == 3  # power and cost, and no answer here has a capacity
+    assert "- not known" in render_comparison(rows, "table")
+
+
+def test_a_place_that_all_share_is_said_once():
+    rows = [(f"{label} / FR", answer) for label, answer in crowd()]
+    shown = render_comparison(rows, "table")
+    assert shown.count("/ FR") == 1
+    rows[0] = ("chip / PL", rows[0][1])
+    assert render_comparison(rows, "table").count("/ FR") > len(SPEEDS)
+
+
+def test_what_all_assume_is_said_once_and_the_rest_counted():
+    lines = {entry.topic: entry for entry in many.many_of(crowd()).assumptions}
+    assert lines["grid"].text == "all: grid of Freedonia, 2024"
+    assert lines["profile"].text.startswith("slow, odd: it: figures from memory")
+    assert lines["profile"].text.endswith("(other words or figures for 1 of them)")
+    topics = [entry.topic for entry in many.many_of(crowd()).assumptions]
+    assert topics[:3] == ["efficiency", "grid", "PUE"]  # shares 1, 0.4 and 0.23
+
+
+@pytest.mark.parametrize("form", HUMAN)
+def test_many_refused_candidates_still_render(form):
+    assert "not priced" in render_comparison([(f"x{n}", "no") for n in range(9)], form)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_never_breaks_the_ranked_table(name):
+    rows = [*crowd(), (name, everywhere(name)), (f"{name} refused", name)]
+    page = Page(render_comparison(rows, "html"))
+    assert set(page.tags) <= set(Page(render_comparison([*crowd(), ("a", small())], "html")).tags)
+    drawn = (
+        MarkdownIt("commonmark", {"html": True}).enable(["table"]).render(render_comparison(rows, "markdown"))
+    )
+    assert {len(row) for row in Page(drawn).rows} <= {2, 3, 4, 11}
+    for width in (50, 100):
+        shown = render_comparison(rows, "table", width=width)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", shown)
+        assert max(map(cell_len, shown.splitlines())) <= width
+
+
+def test_the_width_of_a_pipe_is_that_of_columns(monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "132")
+    assert asked_width(None) == 132
+    assert asked_width(tmp_path / "out.txt") is None
+    for wrong in ("", "wide", "0", "-3"):
+        monkeypatch.setenv("COLUMNS", wrong)
+        assert asked_width(None) is None
 
 
 # The schema

@@ -19,13 +19,15 @@ from predictor.calibrate.recordings import shortened
 from predictor.calibrate.report import report
 from predictor.calibrate.rows import parameter_count
 from predictor.calibrate.score import kendall_tau, summary
-from predictor.calibrate.software import precision_of, recompute_of, stack_of
+from predictor.calibrate.software import precision_of, recompute_of, single_precision, stack_of
 from predictor.calibrate.tables import FORMATS, format_of, read_tables, tables_in
 from predictor.calibrate.validate import outcomes, recordings, with_power_limit
 from predictor.cli import main
 from predictor.errors import InputError
 from predictor.job import Job
 from predictor.pricing import price, resolve
+from predictor.zoo.cells import bench101, bench201
+from predictor.zoo.small_images import preact, shake_shake
 
 DATA = os.environ.get("PREDICTOR_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="PREDICTOR_DATA names no folder")
@@ -163,6 +165,7 @@ class TestCells:
             ("amp_fp16", "amp-fp16"),
             ("amp_bf16", "amp-bf16"),
             ("tf32 (default in NGC 20.10)", "tf32"),
+            ("fp32 (TF32 on Ampere+ by container default)", "fp32"),
             ("fp16 (pure half)", "fp16"),
             ("fp8(linear)+bf16", "fp8"),
             ("bf16", "bf16"),
@@ -176,6 +179,12 @@ class TestCells:
         with pytest.raises(RowError) as error:
             precision_of(text)
         assert error.value.code == "precision"
+
+    def test_single_precision_is_tf32_where_the_chip_has_it(self):
+        assert single_precision("nvidia-a100-sxm4-40gb", automatic=True) == "tf32"
+        assert single_precision("nvidia-a100-sxm4-40gb", automatic=False) == "fp32"
+        assert single_precision("nvidia-v100-sxm2-16gb", automatic=True) == "fp32"
+        assert single_precision("amd-mi210", automatic=True) == "fp32"
 
     def test_recompute_by_its_words(self):
         words = ("full (BigScience default)", "selective(per-op)", "none", "", "minimal")
@@ -427,6 +436,32 @@ class TestOtherFormats:
         assert (case.samples, case.step_s, case.bytes) == (1 * 4 * 4, pytest.approx(0.843), "allocated")
         assert case.peak_byte == pytest.approx(66.55 * 2**30)
 
+    def test_forward_latencies_of_cells(self, tmp_path):
+        row = {"nb201_index": "0", "arch_str": "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|"}
+        path = write(tmp_path / "t.csv", [{**row, "1080ti_32": "8.5", "pixel3": "0.005", "titanx_1": ""}])
+        case, refused = read_tables([path])
+        assert (case.accelerator, case.samples, case.step_s) == ("nvidia-gtx-1080-ti", 32, 0.0085)
+        assert case.job.mode == "infer"
+        assert refused.code == "accelerator"
+
+    def test_tables_without_an_accelerator_are_read_and_refused(self, tmp_path):
+        row = {"recepie_id": "1", "recepie": "{}", "median_epoch_s": "140"}
+        assert self.one(tmp_path, row).code == "accelerator-unknown"
+
+    def test_small_images(self, tmp_path):
+        row = {
+            "dataset": "CIFAR-10",
+            "gpu": "1080Ti",
+            "model": "ResNet-preact-20, widening factor 4",
+            "batch": "",
+            "epochs": "200",
+            "train_s": "5160",
+            "base": "ResNet-preact-20",
+        }
+        case = self.one(tmp_path, row)
+        assert case.step_s == pytest.approx(5160 / (200 * math.ceil(50_000 / 128)))
+        assert self.one(tmp_path, {**row, "model": "shake-shake-26 2x96d, Dual-Cutout"}).code == "method"
+
     def test_gpumemnet(self, tmp_path):
         row = {
             "model": "resnet18",
@@ -483,6 +518,41 @@ class TestOtherFormats:
         )
         assert (first.kind, first.step_s, first.job.epochs) == ("run", 3600.0, 90)
         assert second.code == "measurement"
+
+
+def parameters(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("edges", "operators", "count"),
+    [
+        # counts as EC-NAS-Bench logs them for its cells 4v-08 and 4v-90
+        (((0, 1, 0, 0), (0, 0, 1, 1), (0, 0, 0, 1), (0, 0, 0, 0)), ("1x1", "1x1"), 967_178),
+        (((0, 1, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)), ("3x3", "3x3"), 21_220_234),
+    ],
+)
+def test_networks_of_cells_have_their_published_counts(edges, operators, count):
+    names = ("input", *(f"conv{name}-bn-relu" for name in operators), "output")
+    assert parameters(bench101(edges, names)) == count
+
+
+def test_networks_of_small_images_have_their_published_counts():
+    # 0.27 million for 20 layers (He et al. 2016, table 6 of the CIFAR networks); 26.2 and 2.9 million for
+    # Shake-Shake 2x96d and 2x32d (Gastaldi 2017, table 1)
+    assert round(parameters(preact(20, 16, 3)) / 1e6, 2) == 0.27
+    assert round(parameters(shake_shake(26, 96, 3)) / 1e6, 1) == 26.2
+    assert round(parameters(shake_shake(26, 32, 3)) / 1e6, 1) == 2.9
+
+
+def test_a_cell_of_convolutions_counts_its_edges():
+    # stem 3*16*9 + 2*16; per stage of width w: 5 cells * 6 edges * (9*w*w + 2*w); between stages two
+    # convolutions of the block, its projection and two norms; then a norm and 64*10 + 10
+    node = "|".join
+    cell = "+".join(f"|{node(f'nor_conv_3x3~{k}' for k in range(n))}|" for n in (1, 2, 3))
+    stages = sum(5 * 6 * (9 * w * w + 2 * w) for w in (16, 32, 64))
+    blocks = sum(9 * w * 2 * w + 9 * 4 * w * w + w * 2 * w + 2 * 2 * 2 * w for w in (16, 32))
+    assert parameters(bench201(cell)) == 3 * 16 * 9 + 32 + stages + blocks + 128 + 650
 
 
 class TestOwn:

@@ -26,6 +26,7 @@ REASONS: dict[str, str] = {
     "parameters": "the definition has another number of parameters than the row, by over 1 %",
     "plan": "the parallel plan is missing, does not multiply to the accelerators, or cannot be priced",
     "precision": "this arithmetic is not predicted, or the accelerator has no published rate for it",
+    "sample": "one network of many alike is priced, to keep the time of a report within minutes",
     "shapes": "sequence length, image size or another shape is not published",
     "software": "the row's software does not use the vendor's kernels, so no software stack describes it",
     "value": "a figure of the row is negative, zero, not finite or not a number",

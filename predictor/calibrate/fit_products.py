@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from predictor.calibrate.kernel_classes import Mask
 from predictor.calibrate.kernel_tables import Columns
 from predictor.calibrate.least_squares import Fitted, fit
 from predictor.kernels import tiles
@@ -38,9 +39,9 @@ class Measured:
         return self.rows["latency_ms"] * 1e-3
 
 
-def large(rows: Columns) -> Array:
+def large(rows: Columns) -> Mask:
     """Where every side is 512 or more: shapes that training runs."""
-    return np.asarray((rows["m"] >= LARGE) & (rows["n"] >= LARGE) & (rows["k"] >= LARGE))
+    return np.array((rows["m"] >= LARGE) & (rows["n"] >= LARGE) & (rows["k"] >= LARGE))
 
 
 def sampled(rows: Columns, many: int, few: int, seed: int) -> Columns:

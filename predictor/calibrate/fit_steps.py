@@ -1,8 +1,8 @@
 """Fit the coefficients of ``kernels.steps`` to whole measured steps, all together, with priors.
 
 One maximum a posteriori fit through the sum of all kernels: a Huber loss on ln(predicted / measured), normal
-priors on the logarithms of all coefficients, L-BFGS on exact gradients. Rows of one model family share a weight,
-so a family with many members does not outvote the others. Deterministic: same data, same coefficients.
+priors on the logarithms of all coefficients, L-BFGS on exact gradients. Rows of one model family share a
+weight, so a family with many members does not outvote the others. Deterministic: same data, same coefficients.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictor.calibrate.steps_data import Sample, joined
-from predictor.calibrate.steps_priors import SHAPE, Prior, family_prior
+from predictor.calibrate.steps_priors import HOST, SHAPE, Prior, family_prior, term_prior
 from predictor.kernels.steps import Coefficients, log_parts
 
 SCALE, TURN = 0.08, 1.25  # of the residuals that count fully, and where the loss turns linear
@@ -64,7 +64,8 @@ class Problem:
             for part in ("compute", "vector", "memory")
         }
         self.vector = tensor(np.array([c.vector for c in classes]))
-        self.host = tensor(np.array([place[_host(s)] for s in samples]))
+        self.host = tensor(np.array([place[f"host.{s.stack}"] for s in samples]))
+        self.owner = tensor(np.array([place[_owner(s)] for s in samples]))
         self.launches = tensor(np.array([s.launches for s in samples]))
         self.measured = tensor(np.log([s.case.step_s or np.nan for s in samples]))
         families = [f"{s.case.source} {s.case.family}" for s in samples]
@@ -104,7 +105,7 @@ class Problem:
         device = torch.zeros(len(self.samples), dtype=torch.float64).index_add(
             0, self.of, seconds * self.count
         )
-        host = torch.exp(theta[self.host]) * self.launches
+        host = torch.exp(theta[self.host] + theta[self.owner]) * self.launches
         return torch.logaddexp(STEP_NORM * torch.log(device), STEP_NORM * torch.log(host)) / STEP_NORM
 
     def fit(self, use: npt.NDArray[np.bool_] | None = None, iterations: int = ITERATIONS) -> Fitted:
@@ -131,8 +132,9 @@ class Problem:
         return Fitted(self.names, theta.detach().numpy(), self.width.numpy(), residuals)
 
 
-def _host(sample: Sample) -> str:
-    return f"host.{sample.stack}.{sample.case.source}.{sample.case.accelerator}"
+def _owner(sample: Sample) -> str:
+    """The computer that measured: one host for the rows of a source on one accelerator."""
+    return f"owner.{sample.case.source}.{sample.case.accelerator}"
 
 
 def _as_torch(table: Any, tensor: Callable[[Any], Any]) -> Any:
@@ -152,19 +154,14 @@ def _priors(samples: Sequence[Sample], classes: Sequence[Any]) -> dict[str, Prio
     for family in sorted({c.family for c in classes}):
         found |= {f"{family}.{part}": prior for part, prior in family_prior(family).items()}
     terms = sorted({name for c in classes for name, _ in c.terms})
-    found |= {name: Prior(0.0, 0.5) for name in terms}
+    found |= {name: term_prior(name) for name in terms}
     found |= {f"shape.{name}": prior for name, prior in SHAPE.items()}
     for accelerator in sorted({s.case.accelerator for s in samples}):
-        found |= {
-            f"chip.{accelerator}.{part}": Prior(0.0, 0.02 if accelerator == _REFERENCE else 0.1)
-            for part in ("compute", "vector", "memory")
-        }
-    found |= {
-        name: Prior(float(np.log(_HOST_S[name.split(".")[1]])), 0.6)
-        for name in sorted({_host(s) for s in samples})
-    }
+        width = 0.05 if accelerator == _REFERENCE else 0.1
+        found |= {f"chip.{accelerator}.{part}": Prior(0.0, width) for part in ("compute", "vector", "memory")}
+    found |= {f"host.{stack}": HOST[stack] for stack in sorted({s.stack for s in samples})}
+    found |= {name: Prior(0.0, 0.2) for name in sorted({_owner(s) for s in samples})}
     return found
 
 
 _REFERENCE = "nvidia-rtx-3090"  # shares are those of this chip; others differ by their chip's coefficients
-_HOST_S = {"eager-1": 25e-6, "eager-2": 10e-6, "compiled-2": 6e-6, "xla": 2e-6, "megatron-fused": 8e-6}

@@ -7,9 +7,9 @@ from predictor.calibrate.case import RowError
 from predictor.errors import InputError
 from predictor.profile import Accelerator, find_profile
 
-# Spellings that are not an alias of one profile everywhere: the variant is what that source ran on.
-# V100 of zeus: a p3.2xlarge (SXM2 16 GB). "A100-SXM4" of MLPerf v0.7 to v1.0: 40 GB was the only size of its
-# first months. GK210 is one die of a K80, which is what software sees.
+# Spellings that are not an alias of one profile everywhere: the variant is what that source ran on. A bare
+# V100 is the SXM2 board of 16 GB, the first and that of cloud instances; "A100-SXM4" of MLPerf v0.7 to v1.0
+# had 40 GB, the only size of its first months; GK210 is one die of a K80, which is what software sees.
 _SPELLINGS = {
     "V100": "V100-SXM2-16GB",
     "V100-16GB": "V100-SXM2-16GB",
@@ -19,7 +19,6 @@ _SPELLINGS = {
     "V100-SXM3-32GB-450W (DGX-2H)": "V100-SXM3-32GB",
     "Tesla V100-PCIE-32GB": "V100-PCIe-32GB",
     "A100-SXM4": "A100-SXM4-40GB",
-    "A100": "A100-SXM4-40GB",
     "NVIDIA_A100-PCIE-40GB": "A100-PCIe-40GB",
     "NVIDIA_A100_80GB_PCIe": "A100-PCIe-80GB",
     "H100-PCIe": "H100-PCIe-80GB",
@@ -31,7 +30,7 @@ _SPELLINGS = {
     "1080Ti": "GTX 1080 Ti",
 }
 # Names under which the table pools several chips.
-_SEVERAL = re.compile(r"^(GH200|TPU|IPU|TPUv3/TPUv4|TPUv5e/.*|CPU-only)$", re.IGNORECASE)
+_SEVERAL = re.compile(r"^(A100|GH200|TPU|IPU|TPUv3/TPUv4|TPUv5e/.*|CPU-only)$", re.IGNORECASE)
 
 
 def accelerator_id(text: str) -> str:

@@ -22,6 +22,7 @@ COLUMNS: dict[str, str] = {
     "kind": "matmul, conv, attention, elementwise, copy, reduce, norm, softmax, optimizer, launch, collective, "
     "sustained",
     "op": "operator as PyTorch names it",
+    "kernel": "kind of kernel, as the formulas name it",
     "phase": "forward, backward or optimizer",
     "unit": "arithmetic: fp32, tf32, fp16, bf16, fp8",
     "family": "class of convolution and the like, as the formulas name it; may be empty",
@@ -100,7 +101,15 @@ def kernel_cells(kernel: Kernel) -> dict[str, object]:
     work = kernel.work
     g, m, n, k = kernel.dims
     return {
-        **{"family": kernel.family, "g": g, "m": m, "n": n, "k": k, "window": kernel.window},
+        **{
+            "kernel": kernel.kind,
+            "family": kernel.family,
+            "g": g,
+            "m": m,
+            "n": n,
+            "k": k,
+            "window": kernel.window,
+        },
         **{"stride": kernel.stride, "line": kernel.line, "last": int(kernel.last)},
         **{name: getattr(work, name) for name in _FLOP},
     }
@@ -144,7 +153,7 @@ def _measured(path: Path, line: int, row: Mapping[str, str]) -> Measured:
     extra = {name: _positive(place, row, name) if row[name].strip() else None for name in _OPTIONAL}
     clock = extra["clock_mhz"]
     kernel = Kernel(
-        kind=row["kind"],
+        kind=row["kernel"],
         work=Work(**{name: whole[name] for name in _FLOP}),
         dtype=DTYPES[row["unit"]],
         dims=(whole["g"], whole["m"], whole["n"], whole["k"]),

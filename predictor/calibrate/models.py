@@ -94,7 +94,7 @@ def family_of(name: str) -> str:
 
 _ADAM: dict[str, Any] = {"optimizer": "adam"}
 # LJSpeech clips hold 6.57 s on average, 22,050 samples a second, one mel frame every 256 samples.
-_LJSPEECH_FRAMES = 6.57 * 22050 / 256
+LJSPEECH_FRAMES = 6.57 * 22050 / 256
 
 # (table, model) -> how to make the choice; a table "" holds for every table that has no entry of its own.
 _NAMED: dict[tuple[str, str], Callable[[], Choice]] = {
@@ -103,7 +103,7 @@ _NAMED: dict[tuple[str, str], Callable[[], Choice]] = {
     ("lambda_dlbench", "BERT-base SQuAD finetune"): lambda: zoo("bert-base-squad", sequence=384, **_ADAM),
     ("lambda_dlbench", "BERT-large SQuAD finetune"): lambda: zoo("bert-large-squad", sequence=384, **_ADAM),
     ("lambda_dlbench", "NCF"): lambda: zoo("ncf", **_ADAM),
-    ("lambda_dlbench", "Tacotron2"): lambda: zoo("tacotron2", units=_LJSPEECH_FRAMES, **_ADAM),
+    ("lambda_dlbench", "Tacotron2"): lambda: zoo("tacotron2", units=LJSPEECH_FRAMES, **_ADAM),
     # segments of 8000 samples: DeepLearningExamples, SpeechSynthesis/Tacotron2, WaveGlow's default
     ("lambda_dlbench", "WaveGlow"): lambda: zoo("waveglow", units=8000, **_ADAM),
     ("lambda_dlbench", "Transformer-XL base"): lambda: zoo(

@@ -12,7 +12,8 @@ _STACKS: tuple[tuple[str, str], ...] = (
     (r"jax|maxtext|t5x|pax|xla|neuron|synapse|tf-metal", "xla"),
     (r"torchtitan .*eager", "eager-2"),
     (r"torchtitan|compiled|dynamo", "compiled-2"),
-    (r"pytorch[^0-9]*2[23]\.\d\d\b.*|pytorch[^0-9]*(?:19|20|21)\.\d\d", "eager-1"),
+    (r"pytorch[^0-9]*(?:18|19|20)\.\d\d|torch[^0-9]*(?:0\.\d|1\.[0-7](?!\d))", "eager-1-early"),
+    (r"pytorch[^0-9]*2[123]\.\d\d", "eager-1"),
     (r"pytorch ngc 2[4-9]|torch[^0-9]*2\.|nanogpt", "eager-2"),
     (r"torch[^0-9]*[01]\.|torch7|cudnn", "eager-1"),
     (r"composer", "eager-1"),
@@ -37,6 +38,7 @@ def stack_of(framework: str, mode: str = "", default: str | None = None) -> str 
 
 
 _PRECISIONS: tuple[tuple[str, str], ...] = (
+    (r"^fp32", "fp32"),  # also "fp32 (TF32 on Ampere+ by container default)": see single_precision
     (r"fp64|float64", "fp64"),
     (r"nvfp4|mxfp4|fp4", "fp4"),
     (r"fp8", "fp8"),
@@ -46,7 +48,7 @@ _PRECISIONS: tuple[tuple[str, str], ...] = (
     (r"autocast|amp\b|amp_fp16|fp16 mixed", "amp-fp16"),
     (r"bf16", "bf16"),
     (r"fp16", "fp16"),
-    (r"fp32|float32", "fp32"),
+    (r"float32", "fp32"),
 )
 
 

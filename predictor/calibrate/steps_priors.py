@@ -66,7 +66,7 @@ def family_prior(family: str) -> dict[str, Prior]:
 
 
 SHAPE: dict[str, Prior] = {
-    "norm": _near(3.5, 0.4),
+    "norm": _near(3.5, 0.15),
     "tile_n": _near(0.8, 0.7),
     "tile_m": _near(0.2, 0.7),
     "wave": _near(0.4, 0.7),
@@ -77,3 +77,24 @@ SHAPE: dict[str, Prior] = {
     "misaligned_batched": _near(1.1, 0.4),
     "launch": _near(3.5e-6, 0.25),
 }
+
+# Host time of a launch by stack [s].
+HOST: dict[str, Prior] = {
+    "eager-1-early": _near(60e-6, 0.5),
+    "eager-1": _near(16e-6, 0.5),
+    "eager-2": _near(11e-6, 0.5),
+    "compiled-2": _near(6e-6, 0.5),
+    "xla": _near(2e-6, 0.5),
+    "megatron-fused": _near(8e-6, 0.5),
+}
+# Fewer multiplications by Winograd's algorithm, up to 2.25 for windows of 3: Lavin and Gray, CVPR 2016.
+_WINOGRAD = log(1.8)
+
+
+def term_prior(name: str) -> Prior:
+    """Prior of a class's term: near 0, but for what is known."""
+    if name == "conv-fp32":
+        return Prior(-_WINOGRAD, 0.4)
+    if name.startswith(_OWN):
+        return Prior(0.0, 0.15)
+    return Prior(0.0, 0.5)

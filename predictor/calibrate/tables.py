@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from predictor.calibrate.case import Read
-from predictor.calibrate.readers import convnets, gpumemnet, neusight, own, runs, simumax, throughput
+from predictor.calibrate.readers import convnets, gpumemnet, latency, neusight, own, runs, simumax, throughput
 from predictor.calibrate.readers.format import Format
 from predictor.calibrate.rows import is_table, read_rows
 from predictor.errors import InputError
@@ -17,6 +17,7 @@ FORMATS: tuple[Format, ...] = (
     *simumax.FORMATS,
     *gpumemnet.FORMATS,
     *runs.FORMATS,
+    *latency.FORMATS,
     *own.FORMATS,
 )
 

@@ -1,5 +1,6 @@
 """``predictor estimate`` and ``predictor compare``: a job, or one job on several machines and places."""
 
+import os
 import sys
 import time
 import warnings
@@ -115,7 +116,14 @@ def compare(
     from predictor.report import render_comparison
 
     color, width = styling(output)
-    deliver(render_comparison(rows, form, color=color, width=width), output, force, quiet)
+    text = render_comparison(rows, form, color=color, width=width or asked_width(output))
+    deliver(text, output, force, quiet)
+
+
+def asked_width(output: Path | None) -> int | None:
+    """COLUMNS where it is set for a pipe; a file looks the same wherever it is written."""
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if output is None and asked.isdecimal() and int(asked) else None
 
 
 def job_fields(model: str, options: Mapping[str, Any], allow_code: bool) -> dict[str, Any]:
@@ -218,15 +226,16 @@ class _Readings:
 
 def _price_all(candidates: list[_Candidate], command: str, cache: bool) -> list[tuple[str, "Estimate | str"]]:
     """The answer to each candidate or the reason why there is none; InputError when there is no answer."""
-    from predictor.pricing import price, resolve
+    from predictor.pricing import Shared, price, resolve
 
-    readings = _Readings(cache)
+    readings, shared = _Readings(cache), Shared()
     rows: list[tuple[str, Estimate | str]] = []
     for candidate in candidates:
         job = make_job(candidate.fields)
         try:
             setting = resolve(job)
-            rows.append((candidate.label, price(job, setting, readings.read(job, setting.plan), command)))
+            graph = readings.read(job, setting.plan)
+            rows.append((candidate.label, price(job, setting, graph, command, shared)))
         except InputError as error:
             rows.append((candidate.label, str(error)))
     if all(isinstance(answer, str) for _, answer in rows):

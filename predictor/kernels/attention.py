@@ -41,6 +41,7 @@ class Backend:
     token_cycles      clocks of one processor per token written to a cache
     wide              slow-down of heads over 256
     pad               heads are filled up to multiples of this, by generation
+    t0_s              launch, with the cache write where there is one [s]
     """
 
     rate: float
@@ -53,6 +54,7 @@ class Backend:
     token_cycles: float
     wide: float
     pad: dict[str, int]
+    t0_s: float
 
 
 def backend(name: str) -> Backend:
@@ -78,7 +80,7 @@ def parts(
     chip: ChipRates,
     factor: Array | float = 1.0,
     cached_tokens: Array | float = 0.0,
-    name: str = "flash",
+    table: Backend | None = None,
 ) -> Parts:
     """Fused attention of every row; products with the exponentials in ``compute_s``, copies in ``extra_s``.
 
@@ -87,8 +89,9 @@ def parts(
     kv_share       key and value heads over query heads
     factor         rate of the software over the fitted one: below 1 is slower
     cached_tokens  tokens whose keys and values are also written to a cache (inference), else 0
+    table          constants of the library, "flash" unless given
     """
-    table = backend(name)
+    table = table or backend("flash")
     columns = np.broadcast_arrays(
         batch_heads, q_len, kv_len, d, kept, kv_share, backward, peak_flop_per_s, factor, cached_tokens
     )
@@ -102,7 +105,7 @@ def parts(
     )
     score = score * np.where(size > 256, table.wide, 1.0) / rate
     waves = heads * np.ceil(q / _BLOCK) / chip.units
-    keys = np.where(mask < 1, np.minimum(mask * kv + table.block / 2, kv), kv)
+    keys = np.where(mask < 1, mask * kv + table.block / 2, kv)
     start = table.prologue_cycles / chip.clock_hz
     longest = kv * score + start
     compute = np.maximum(waves * (keys * score + start) + table.tail * longest, longest)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from predictor.kernels.residual import Lattice, lattice
+from predictor.kernels.residual import Lattice, mean, unpack
 from predictor.profile import Accelerator, own_profiles_dir, profiles_dir
 from predictor.values import Sourced
 
@@ -129,7 +129,7 @@ def rates(accelerator: Accelerator) -> ChipRates:
         sustained=sustained(density(accelerator)),
         products=Products(**data["form"]["common"], **data["form"][family]),
         spread={kind: Spread(*row) for kind, row in data["spread"][known].items()},
-        residual=lattice(generation(accelerator)),
+        residual=residual(accelerator, data, fit),
         **number,
     )
 
@@ -148,11 +148,38 @@ def class_values(accelerator: Accelerator, data: dict[str, Any]) -> dict[str, tu
     attention = data["attention"]["eta"].get(generation(accelerator))
     if attention and accelerator.vendor == "NVIDIA":
         found["attention"] = (attention, found["attention"][1])
-    vector = data["vector"]["eta"].get(accelerator.architecture.partition(" ")[0])
-    if vector:
-        found["vector"] = (vector[0], vector[1])
     throttle = max(rule["throttle_slope"] * excess, 1e-3)
+    found["vector"] = (vector_share(accelerator, data["vector"]), found["vector"][1])
     return {**found, "eta": (eta * drop, sd), "throttle": (throttle, found["throttle"][1])}
+
+
+def vector_share(accelerator: Accelerator, rule: dict[str, Any]) -> float:
+    """Share of the fp32 vector peak in long products: the power limit over joule per flop of its process.
+
+    CDNA multiplies FP32 on matrix units, at over the vector peak.
+    """
+    matrix = rule["matrix"].get(accelerator.architecture.partition(" ")[0])
+    limit, process = accelerator.limit_w, accelerator.process_m
+    if matrix or limit is None or process is None:
+        return float(matrix or rule["usual"])
+    node = min(rule["joule_per_flop"], key=lambda known: abs(float(known) - process.value * 1e9))
+    most = limit.value / rule["joule_per_flop"][node]
+    return float(min(rule["most"], most / accelerator.peak_flop_per_s["fp32"].value))
+
+
+def residual(accelerator: Accelerator, data: dict[str, Any], fit: dict[str, Any] | None) -> Lattice | None:
+    """The chip's own lattice, else the mean of the fitted chips of its generation, else None."""
+    if fit:
+        return unpack(fit["residual"]) if "residual" in fit else None
+    return _of_generation(
+        generation(accelerator), tuple(data["generations"].get(generation(accelerator), ()))
+    )
+
+
+@cache
+def _of_generation(name: str, ids: tuple[str, ...]) -> Lattice | None:
+    found = [unpack(fit["residual"]) for id_ in ids if (fit := chip_fit(id_)) and "residual" in fit]
+    return mean(found) if found else None
 
 
 def asynchronous(accelerator: Accelerator) -> bool:

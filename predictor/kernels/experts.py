@@ -5,7 +5,7 @@ and shares of peak and bandwidth fitted to fused expert kernels. Loads are balan
 rank decides (``skew``). Training runs the products in kernels of its own, at ``training_share`` of the rate.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,14 +15,35 @@ from predictor.kernels.tiles import Parts
 from predictor.values import Array, Sourced
 
 
-def chip_of(chip: ChipRates) -> ChipRates:
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Constants of one fused expert layer.
+
+    prologue_cycles, wave  of its tiles, in place of those of plain products
+    memory                 share of the bandwidth over that of plain products
+    permute                passes over the routed rows of the layer's input
+    t0_s                   routing and launches [s]
+    """
+
+    prologue_cycles: float
+    wave: float
+    memory: float
+    permute: float
+    t0_s: float
+
+
+def fused() -> Fused:
+    """The fitted constants."""
+    return Fused(**shared()["experts"]["fused"])
+
+
+def chip_of(chip: ChipRates, own: Fused | None = None) -> ChipRates:
     """The chip as expert products see it."""
-    own = shared()["experts"]
-    form = replace(chip.products, prologue_cycles=own["prologue_cycles"], wave=own["wave"])
-    memory = replace(chip.em, value=min(chip.em.value * own["memory"], 1.0))
-    return replace(
-        chip, eta=chip.experts, em=memory, products=form, residual=None, throttle=_none(chip.throttle)
-    )
+    own = own or fused()
+    form = replace(chip.products, prologue_cycles=own.prologue_cycles, wave=own.wave)
+    memory = replace(chip.em, value=chip.em.value * own.memory)
+    calm = replace(chip.throttle, value=0.0, low=0.0, high=0.0)
+    return replace(chip, eta=chip.experts, em=memory, products=form, residual=None, throttle=calm)
 
 
 def parts(
@@ -34,9 +55,10 @@ def parts(
     out_byte: Array | float,
     peak_flop_per_s: Array | float,
     chip: ChipRates,
+    own: Fused | None = None,
 ) -> Parts:
     """``experts`` products [rows, k] @ [k, n] in one launch, at middle rates [rows, s]."""
-    return tiles.parts(experts, rows, n, k, element_byte, out_byte, peak_flop_per_s, chip_of(chip))
+    return tiles.parts(experts, rows, n, k, element_byte, out_byte, peak_flop_per_s, chip_of(chip, own))
 
 
 def training_share() -> Sourced:
@@ -55,6 +77,7 @@ def layer_s(
     element_byte: float,
     peak_flop_per_s: float,
     chip: ChipRates,
+    own: Fused | None = None,
 ) -> Array:
     """One gated expert layer forward on one rank: gate and up, down, and moving the tokens [s].
 
@@ -62,15 +85,15 @@ def layer_s(
     top     experts of one token
     ranks   over which the experts are spread, loads balanced
     """
-    own = shared()["experts"]
+    own = own or fused()
     routed = tokens * top / ranks
     active = np.minimum(experts / ranks, np.maximum(routed, 1))
     rows = np.maximum(routed / active, 1)
-    up = parts(active, rows, 2 * inner, hidden, element_byte, 2, peak_flop_per_s, chip)
-    down = parts(active, rows, hidden, inner, element_byte, 2, peak_flop_per_s, chip)
+    up = parts(active, rows, 2 * inner, hidden, element_byte, 2, peak_flop_per_s, chip, own)
+    down = parts(active, rows, hidden, inner, element_byte, 2, peak_flop_per_s, chip, own)
     p = chip.products.softness
-    move = own["permute"] * routed * hidden * 2 / chip.bandwidth_byte_per_s
-    return np.asarray(own["t0_s"] + up.total_s(p) + down.total_s(p) + move)
+    move = own.permute * routed * hidden * 2 / chip.bandwidth_byte_per_s
+    return np.asarray(own.t0_s + up.total_s(p) + down.total_s(p) + move)
 
 
 def skew(ranks: Array) -> Array:
@@ -79,7 +102,3 @@ def skew(ranks: Array) -> Array:
     1.06, 1.35, 1.9 and 2.6 measured at 1, 4, 16 and 64 ranks from 4096 tokens on.
     """
     return np.exp(np.interp(np.log2(ranks), (0, 2, 4, 6), np.log((1.06, 1.35, 1.9, 2.6))))
-
-
-def _none(throttle: Sourced) -> Sourced:
-    return replace(throttle, value=0.0, low=0.0, high=0.0)

@@ -4,22 +4,20 @@
 
 over the nearest sides of the lattice, where r = ln((measured - t0)/(form - t0)). Two products are near when
 their sides are, and also how far they fill their tiles and their last wave: 513 rows are not near 512.
-Every generation of chips has its own lattice, the mean over its chips that were measured.
+A fitted chip has its own lattice; another of its generation takes the mean of theirs.
 """
 
 import base64
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from predictor.values import Array
 
-_FOLDER = Path(__file__).resolve().parent.parent / "data" / "kernels"
 # Scales of ln m, ln n, ln k, ln(fill of a tile) and ln(fill of the last wave); width and calm of the weights.
 SCALES = (4.0, 4.0, 0.7, 2.0, 2.0)
 WIDTH, CALM = 0.15, 0.2
@@ -80,13 +78,23 @@ def pack(value: Array) -> str:
     return base64.b64encode(np.where(np.isnan(value), UNKNOWN, units).astype(np.int8).tobytes()).decode()
 
 
+def unpack(packed: dict[str, Any]) -> Lattice:
+    """The lattice in a fit's ``residual`` table; decoded once."""
+    sides = tuple(tuple(map(float, packed[side])) for side in "mnk")
+    return _unpacked(packed["value"], sides, float(packed["units"]))
+
+
 @cache
-def lattice(generation: str) -> Lattice | None:
-    """The lattice of a generation of chips, None where none was measured."""
-    path = _FOLDER / f"residual-{generation.lower().replace(' ', '-')}.json"
-    if not path.is_file():
-        return None
-    file = json.loads(path.read_text(encoding="utf-8"))
-    m, n, k = (np.array(file[side], float) for side in "mnk")
-    raw = np.frombuffer(base64.b64decode(file["value"]), np.int8).reshape(len(m), len(n), len(k))
-    return Lattice(m, n, k, np.where(raw == UNKNOWN, np.nan, raw * STEP), float(file["units"]))
+def _unpacked(value: str, sides: tuple[tuple[float, ...], ...], units: float) -> Lattice:
+    m, n, k = (np.array(side) for side in sides)
+    raw = np.frombuffer(base64.b64decode(value), np.int8).reshape(len(m), len(n), len(k))
+    return Lattice(m, n, k, np.where(raw == UNKNOWN, np.nan, raw * STEP), units)
+
+
+def mean(lattices: Sequence[Lattice]) -> Lattice:
+    """The mean of lattices with the same sides, over those that know a place."""
+    first = lattices[0]
+    known = [found.value for found in lattices if found.value.shape == first.value.shape]
+    count = sum(~np.isnan(value) for value in known)
+    total = sum(np.nan_to_num(value) for value in known)
+    return replace(first, value=np.where(count > 0, total / np.maximum(count, 1), np.nan))

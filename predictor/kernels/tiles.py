@@ -115,6 +115,11 @@ def seconds(p: Parts, chip: ChipRates) -> Array:
     return chip.t0_s.value + p.total_s(chip.products.softness)
 
 
+def quantize_s(m: Array, k: Array, passes: float, chip: ChipRates) -> Array:
+    """Casting a 16-bit [m, k] to 8 bit before a product: ``passes`` times 3 byte per element [s]."""
+    return np.asarray(passes * 3 * m * k / chip.bandwidth_byte_per_s)
+
+
 def _best(rows: list[Array], chip: ChipRates, form: Products) -> tuple[Array, ...]:
     """compute, memory, l2, extra [s] and waves of the fastest choice of every row."""
     g, m, n, k, size, out, peak = (r.astype(np.float32) for r in rows)

@@ -39,8 +39,9 @@ _STEP_TIME = Figure("step time", "step.time_s", fmt.SECONDS)
 _MEMORY = Figure("peak memory", "step.peak_memory_bytes.device", fmt.BYTES)
 _POWER = Figure("power", "step.accelerator_power_w", fmt.WATT)
 _RUN = tuple(figure for figure in RUN_FIGURES if figure.best)
+_CAPACITY = "memory capacity"
 # What a narrow terminal keeps first
-_WEIGHT = ("tokens/s", "samples/s", "peak memory", *(figure.name for figure in _RUN), "step time", "power")
+_WEIGHT = ("tokens/s", "samples/s", "peak memory", _CAPACITY, *(f.name for f in _RUN), "step time", "power")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,10 @@ class Many:
 
 def many_of(answers: Sequence[tuple[str, Estimate | str]]) -> Many:
     """The report of the answers; their own order only decides between equals."""
-    priced = [(fmt.plain(label), found) for label, found in answers if not isinstance(found, str)]
-    refused = [(fmt.plain(label), found) for label, found in answers if isinstance(found, str)]
+    place = shared_place([label for label, _ in answers])
+    named = [(fmt.plain(label.removesuffix(place)), found) for label, found in answers]
+    priced = [(label, found) for label, found in named if not isinstance(found, str)]
+    refused = [(label, found) for label, found in named if isinstance(found, str)]
     figures = _figures(priced)
     order = sorted(priced, key=lambda pair: -_mid(figures[0], pair[1]))
     entries, columns = _entries(figures, order)
@@ -115,7 +118,7 @@ def many_of(answers: Sequence[tuple[str, Estimate | str]]) -> Many:
     return Many(
         title=f"Comparison of {len(answers)} candidates",
         question=common_question(priced),
-        counts=_counts(len(answers), parts, len(refused)),
+        counts=_counts(f"{len(answers):,} candidates{place and f' {fmt.plain(place)}'}", parts, len(refused)),
         findings=findings(priced, figures),
         columns=columns,
         parts=parts,
@@ -124,6 +127,17 @@ def many_of(answers: Sequence[tuple[str, Estimate | str]]) -> Many:
         assumptions=together(priced),
         reproduce=_reproduce(priced),
     )
+
+
+def shared_place(labels: Sequence[str]) -> str:
+    """The end " / PLACE" that all labels have, to be said once.
+
+    >>> shared_place(["x1 / FR", "x2 / FR"]), shared_place(["x1 / FR", "x1 / PL"]), shared_place(["x1", "x2"])
+    (' / FR', '', '')
+    """
+    ends = {"".join(label.rpartition(" / ")[1:]) for label in labels if " / " in label}
+    one = len(ends) == 1 and all(" / " in label for label in labels)
+    return ends.pop() if one else ""
 
 
 def _figures(priced: Sequence[Candidate]) -> tuple[Figure, ...]:
@@ -149,6 +163,9 @@ def _entries(
         rung = fmt.rung_for(median_low(known), figure.ladder) if known else fmt.Rung("", 1.0)
         columns.append(Column(figure.name, _heading(figure, rung), _WEIGHT.index(figure.name)))
         cells.append([_cell(figure, value, rung) for value in found])
+        if figure is _MEMORY:
+            columns.append(Column(_CAPACITY, f"of [{rung.unit}]", _WEIGHT.index(_CAPACITY)))
+            cells.append([_capacity(answer, rung) for _, answer in order])
     entries = tuple(
         Entry(label, tuple(row), _FITS[answer.step.fits], _remembers(answer))
         for (label, answer), row in zip(order, zip(*cells, strict=True), strict=True)
@@ -171,6 +188,11 @@ def _cell(figure: Figure, found: Range | None, rung: fmt.Rung) -> Cell:
     return Cell(fmt.significant(found.mid / rung.size, digits), fmt.interval(found, rung.size))
 
 
+def _capacity(answer: Estimate, rung: fmt.Rung) -> Cell:
+    there = answer.machine.memory_bytes
+    return Cell(ABSENT if there is None else fmt.significant(there / rung.size, 3))
+
+
 _FITS = {True: "yes", False: "no", None: fmt.UNKNOWN}
 _PARTS = {
     "yes": "Fits in memory",
@@ -184,11 +206,11 @@ def _parts(entries: Sequence[Entry]) -> tuple[Part, ...]:
     return tuple(Part(f"{_PARTS[fits]} ({len(same):,})", same) for fits, same in found.items() if same)
 
 
-def _counts(total: int, parts: Sequence[Part], refused: int) -> str:
+def _counts(total: str, parts: Sequence[Part], refused: int) -> str:
     words = {"yes": "fit", fmt.UNKNOWN: "of unknown capacity", "no": "do not fit"}
     found = [f"{len(part.entries):,} {words[part.entries[0].fits]}" for part in parts]
     found += [f"{refused:,} not priced"] if refused else []
-    return f"{total:,} candidates: {', '.join(found)}."
+    return f"{total}: {', '.join(found)}."
 
 
 def _remembers(answer: Estimate) -> bool:
@@ -207,10 +229,12 @@ def short_reason(label: str, message: str) -> str:
 
     >>> short_reason("x1", "x1 cannot train: analog memory; use --mode infer\\nsee x2")
     'cannot train: analog memory'
+    >>> short_reason("x1", "x1 cannot be priced: its profile lacks memory.bandwidth")
+    'its profile lacks memory.bandwidth'
     """
     first = fmt.plain(message.strip().partition("\n")[0])
     name = label.partition(" / ")[0]
-    return first.removeprefix(f"{name} ").partition("; use --")[0]
+    return first.removeprefix(f"{name} ").removeprefix("cannot be priced: ").partition("; use --")[0]
 
 
 def _remarks(priced: Sequence[Candidate], entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -218,7 +242,9 @@ def _remarks(priced: Sequence[Candidate], entries: Sequence[Entry]) -> tuple[str
     marked = sum(entry.marked for entry in entries)
     if marked:
         which = "which: predictor hardware show ID"
-        remarks.append(f"{MARK} rests on figures from memory, not checked against a source ({marked:,}); {which}")
+        remarks.append(
+            f"{MARK} rests on figures from memory, not checked against a source ({marked:,}); {which}"
+        )
     if any(cell.mid == ABSENT for entry in entries for cell in entry.cells):
         remarks.append(f"{ABSENT} not known")
     without = sum(answer.run is None for _, answer in priced)

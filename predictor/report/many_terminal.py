@@ -21,6 +21,7 @@ _GAP = 2
 _LABEL_MOST = 48
 _TOPICS = 6
 _LONGEST = 160
+_CUT = " ..."
 _MORE = "--format markdown, html or json"
 
 
@@ -45,7 +46,8 @@ def render_many(found: Many, color: bool, width: int | None) -> str:
     label, slots = layout(found, wide)
     parts: list[RenderableType] = [Text(found.question, style="bold"), Text(found.counts)]
     if found.findings:
-        parts += [heading("Best: middle value (5th-95th percentile)"), name_and_value(found.findings, wide)]
+        best = [Line(line.name, f"{line.value}; {line.note}") for line in found.findings]
+        parts += [heading("Best: middle value (5th-95th percentile)"), name_and_value(best, wide, "not bold")]
     parts += [heading("Candidates, fastest first"), *_table(found, label, slots, wide)]
     parts.append(Text())
     parts += [Text(words) for words in (*_left_out(found, slots), *found.remarks)]
@@ -62,7 +64,8 @@ def layout(found: Many, width: int) -> tuple[int, tuple[Slot, ...]]:
     order = sorted(full, key=lambda slot: found.columns[slot.index].rank)
     names = [entry.label for entry in entries] + [line.name for line in found.refused]
     least = _GAP + _bare(order[0]).width if order else 0
-    label = min(max((cell_len(name) for name in names), default=0), _LABEL_MOST, width - least)
+    longest = max((cell_len(name) for name in names), default=0)
+    label = max(min(longest, _LABEL_MOST, width - least), 1)
     room = width - label
     kept: dict[int, Slot] = {}
     for slot in order[:1]:
@@ -98,15 +101,19 @@ def _table(found: Many, label: int, slots: Sequence[Slot], width: int) -> Iterat
         words = [_word(slot, line - rows + len(slot.words)) for slot in slots]
         yield Text(" " * label + "".join(words), style="dim")
     for part in found.parts:
-        yield Padding(Text(part.name, style="bold red" if part.entries[0].fits == "no" else "bold"), (1, 0, 0, 0))
+        yield _part(part.name, "bold red" if part.entries[0].fits == "no" else "bold")
         for entry in part.entries:
-            row = "".join(_cell(entry.cells[slot.index], slot) for slot in slots)
-            yield _row(entry.label, label, (MARK if entry.marked else " ") + row[1:])
+            cells = [_cell(entry.cells[slot.index], slot) for slot in slots]
+            yield _row(entry.label, label, cells, entry.marked)
     if found.refused:
-        yield Padding(Text(f"Not priced ({len(found.refused):,})", style="bold"), (1, 0, 0, 0))
+        yield _part(f"Not priced ({len(found.refused):,})", "bold")
     for refusal in found.refused:
-        reason = fmt.clipped(refusal.value, max(width - label - _GAP, 1))
-        yield _row(refusal.name, label, " " * _GAP + reason)
+        reason = fmt.clipped(refusal.value, width - label - _GAP - len(_CUT))
+        yield _row(refusal.name, label, [" " * _GAP + reason])
+
+
+def _part(name: str, style: str) -> RenderableType:
+    return Padding(Text(name, style=style), (1, 0, 0, 0))
 
 
 def _word(slot: Slot, line: int) -> str:
@@ -122,34 +129,42 @@ def _cell(cell: Cell, slot: Slot) -> str:
     return " " * _GAP + own.rjust(slot.width)
 
 
-def _row(name: str, label: int, rest: str) -> Text:
-    """A name longer than its column goes on in lines of its own."""
+def _row(name: str, label: int, cells: Sequence[str], marked: bool = False) -> Text:
+    """A name longer than its column goes on in the next line; its mark stands in the gap at the latest."""
     *before, last = chop_cells(name, label) or [""]
-    lines = [*before, last + " " * (label - cell_len(last)) + rest]
-    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+    last += MARK if marked else ""
+    line = last + " " * (label + 1 - cell_len(last)) + "".join(cells)[1:]
+    return Text("\n".join([*before, line.rstrip()]), no_wrap=True, overflow="ignore")
 
 
 def _left_out(found: Many, slots: Sequence[Slot]) -> list[str]:
     """What the width has no room for."""
     shown = {slot.index for slot in slots}
-    columns = [column.name for index, column in enumerate(found.columns) if index not in shown]
-    bare = [
-        found.columns[slot.index].name
-        for slot in slots
-        if not slot.spread
-        and any(entry.cells[slot.index].spread for part in found.parts for entry in part.entries)
-    ]
-    lines = [f"No room for {', '.join(columns)}: a wider terminal, or {_MORE}."] if columns else []
-    return [*lines, f"Ranges of {', '.join(bare)}: likewise."] if bare else lines
+    missing = [column.name for index, column in enumerate(found.columns) if index not in shown]
+    spread = {
+        index
+        for part in found.parts
+        for entry in part.entries
+        for index, cell in enumerate(entry.cells)
+        if cell.spread
+    }
+    bare = [found.columns[slot.index].name for slot in slots if not slot.spread and slot.index in spread]
+    words = ", ".join([*missing, *([f"ranges of {', '.join(bare)}"] if bare else [])])
+    return [f"Left out for want of room: {words}. See a wider terminal or {_MORE}."] if words else []
 
 
 def _assumed(found: Sequence[Assumption], width: int) -> Iterator[RenderableType]:
     """The topics that touch most, in few words; the others by name."""
-    lines = [
-        Line(entry.topic, fmt.clipped(entry.text, _LONGEST) + (f" ({entry.touches})" if entry.touches else ""))
-        for entry in found[:_TOPICS]
-    ]
+    lines = [Line(entry.topic, " ".join(_words(entry))) for entry in found[:_TOPICS]]
     yield name_and_value(lines, width, "not bold")
     if rest := [entry.topic for entry in found[_TOPICS:]]:
         words = f"And about {fmt.listed(rest, len(rest))}; in full: {_MORE}."
         yield Padding(Text(words, style="dim"), (0, 0, 0, _GAP))
+
+
+def _words(entry: Assumption) -> Iterator[str]:
+    yield fmt.clipped(entry.text, _LONGEST)
+    if entry.touches:
+        yield f"({entry.touches})"
+    if entry.advice:
+        yield f"-> {entry.advice}"

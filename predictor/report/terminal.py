@@ -125,9 +125,9 @@ def name_and_value(lines: Sequence[Line], width: int, style: str = "bold") -> Re
 def _marked(value: str, style: str = "bold") -> Text:
     """A value in bold, its verdict on memory in colour."""
     text = Text(value, style=style)
-    for words, style in _MARKS.items():
+    for words, color in _MARKS.items():
         if value.endswith(f": {words}") or value == words:
-            text.stylize(style, len(value) - len(words))
+            text.stylize(color, len(value) - len(words))
             break
     return text
 

@@ -106,3 +106,93 @@ def bench101(edges: Edges, operators: tuple[str, ...]) -> nn.Sequential:
             modules.append(Cell101(edges, operators, before, after))
             before = after
     return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+class _Edge(nn.Sequential):
+    """ReLU, convolution, batch norm: an edge of a NAS-Bench-201 cell."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__(
+            nn.ReLU(), nn.Conv2d(width, width, side, 1, side // 2, bias=False), nn.BatchNorm2d(width)
+        )
+
+
+def _edge(name: str, width: int) -> nn.Module | None:
+    """The operation of this name, None for no edge; raises KeyError for an unknown name."""
+    made: dict[str, nn.Module | None] = {
+        "none": None,
+        "skip_connect": nn.Identity(),
+        "avg_pool_3x3": nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        "nor_conv_1x1": _Edge(width, 1) if name == "nor_conv_1x1" else None,
+        "nor_conv_3x3": _Edge(width, 3) if name == "nor_conv_3x3" else None,
+    }
+    return made[name]
+
+
+class Cell201(nn.Module):
+    """A cell of NAS-Bench-201: each node is the sum of its edges from all nodes before.
+
+    Source: Dong and Yang, "NAS-Bench-201", ICLR 2020, section 2.1.
+    """
+
+    def __init__(self, nodes: tuple[tuple[str, ...], ...], width: int) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(edge if (edge := _edge(name, width)) is not None else _Nothing() for name in node)
+            for node in nodes
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, width, h, w] -> the last node, of the same shape."""
+        found = [x]
+        for node in self.nodes:
+            assert isinstance(node, nn.ModuleList)
+            terms = [edge(y) for edge, y in zip(node, found, strict=True) if not isinstance(edge, _Nothing)]
+            total = terms[0] if terms else torch.zeros_like(x)
+            for term in terms[1:]:
+                total = total + term
+            found.append(total)
+        return found[-1]
+
+
+class _Nothing(nn.Module):
+    """An edge that is not there."""
+
+
+class _Halving(nn.Module):
+    """A residual block that halves the image and doubles the width."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        after = 2 * before
+        self.first = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after)
+        )
+        self.second = _Edge(after, 3)
+        self.across = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(before, after, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, before, h, w] -> [b, 2 before, h/2, w/2]."""
+        out: Tensor = self.across(x) + self.second(self.first(x))
+        return out
+
+
+def bench201(cell: str) -> nn.Sequential:
+    """The network of a NAS-Bench-201 cell: images [b, 3, 32, 32] -> [b, 10].
+
+    cell  one node after another, each with its edges: "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|..."
+
+    A stem of 16 channels, three stages of five cells with a residual block between them.
+    """
+    nodes = tuple(
+        tuple(edge.partition("~")[0] for edge in node.strip("|").split("|")) for node in cell.split("+")
+    )
+    modules: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)]
+    width = 16
+    for stage in range(3):
+        if stage:
+            modules.append(_Halving(width))
+            width *= 2
+        modules += [Cell201(nodes, width) for _ in range(5)]
+    ends = (nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+    return nn.Sequential(*modules, *ends)

@@ -3,12 +3,12 @@
 from typing import Any
 
 from predictor.calibrate.case import Case, Refused, RowError
-from predictor.calibrate.hardware import accelerator_id
 from predictor.calibrate.models import family_of
 from predictor.calibrate.readers.format import Format, each_row
 from predictor.calibrate.rows import Row, number, whole
 from predictor.errors import InputError
 from predictor.job import Job
+from predictor.profile import find_profile
 from predictor.units import GIGA
 
 NAME = "measurements"
@@ -39,7 +39,7 @@ def _read(row: Row, place: str) -> Case | Refused:
         raise RowError("batch", "the batch cell is empty")
     if not row["model"]:
         raise RowError("definition", "the model cell is empty")
-    accelerator = accelerator_id(row["hardware"])
+    accelerator = _profile(row["hardware"])
     fields: dict[str, Any] = {name: whole(row, name) for name in _COUNTS if row.get(name)}
     fields |= {name: row[name].strip() for name in _WORDS if row.get(name)}
     try:
@@ -61,6 +61,16 @@ def _read(row: Row, place: str) -> Case | Refused:
         watt=watt,
         parameters=number(row, "parameters"),
     )
+
+
+def _profile(name: str) -> str:
+    """Id of the profile that a user calls by this name."""
+    if not name.strip():
+        raise RowError("accelerator-unknown", "the hardware cell is empty")
+    try:
+        return find_profile(name.strip()).id
+    except InputError as error:
+        raise RowError("accelerator", str(error).splitlines()[0]) from None
 
 
 FORMATS = (

@@ -49,6 +49,7 @@ class Source:
     choose          the model
     check           raises RowError for rows that the source's notes call unusable
     batches         micro-batch, global batch, gradient accumulation
+    accelerator     words of the accelerator
     arithmetic      words of the precision
     software        words of the framework
     automatic_tf32  whether "fp32" runs on matrix units that have tf32
@@ -66,6 +67,7 @@ class Source:
     choose: Callable[[Row], Choice] = _by_name
     check: Callable[[Row], None] = _nothing
     batches: Callable[[Row], Batches] = _columns
+    accelerator: Callable[[Row], str] = lambda row: row["accelerator"]
     arithmetic: Callable[[Row], str] = lambda row: row["precision"]
     software: Callable[[Row], str] = lambda row: row["framework"]
     automatic_tf32: Callable[[Row], bool] = _pytorch_tf32
@@ -104,6 +106,28 @@ def _consumer_traps(row: Row) -> None:
         raise RowError("shapes", "sequence length is not published")
 
 
+def _mlperf_traps(row: Row) -> None:
+    if row["model"] == "Minigo":
+        raise RowError("method", "reinforcement learning: self-play takes most of the time")
+
+
+def _mlperf_arithmetic(row: Row) -> str:
+    """As published, else what submissions use: half precision, 8 bit for BERT on an H100 and later."""
+    if row["precision"]:
+        return row["precision"]
+    chip = row["accelerator"]
+    if chip.startswith(("TPU", "Gaudi")):
+        return "bf16"
+    if row["model"].startswith("BERT") and re.match(r"H100|H200|B200|GB200|B300|GB300", chip):
+        return "fp8"
+    return "amp_fp16"
+
+
+def _mlperf_software(row: Row) -> str:
+    """Submissions run on captured graphs and fused kernels, or on XLA."""
+    return "xla" if row["accelerator"].startswith(("TPU", "Gaudi", "IPU")) else "Megatron"
+
+
 def _nanogpt(row: Row) -> None:
     raise RowError("definition", "the network changes with each record; its code is in the log")
 
@@ -129,7 +153,11 @@ SOURCES: dict[str, Source] = {
         automatic_tf32=lambda row: True,
     ),
     "zeus_power_traces": Source(
-        optimizer=zeus.optimizer, step_s=zeus.step_s, watt=zeus.watt, limit_w=zeus.limit_w
+        accelerator=zeus.accelerator,
+        optimizer=zeus.optimizer,
+        step_s=zeus.step_s,
+        watt=zeus.watt,
+        limit_w=zeus.limit_w,
     ),
     "nvidia_deeplearningexamples": Source(
         choose=deep_learning_examples.choose,
@@ -144,5 +172,5 @@ SOURCES: dict[str, Source] = {
     "nemo_megatron_bridge": Source(zero=1, software=lambda row: "Megatron"),
     "nvidia_dgxc": Source(zero=1),
     "bigscience": Source(optimizer=lambda row: "adam"),
-    "mlperf_training": Source(software=lambda row: "MLPerf", watt=lambda row, count: None),
+    "mlperf_training": Source(check=_mlperf_traps, arithmetic=_mlperf_arithmetic, software=_mlperf_software),
 }

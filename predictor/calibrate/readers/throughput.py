@@ -49,7 +49,7 @@ def _outcome(row: Row, place: str) -> Read:
 def _case(row: Row, place: str) -> Case:
     source = SOURCES.get(row["source"], Source())
     source.check(row)
-    accelerator = accelerator_id(row["accelerator"])
+    accelerator = accelerator_id(source.accelerator(row))
     count = whole(row, "n_accel")
     if count is None:
         raise RowError("plan", "the number of accelerators is not published")

@@ -22,6 +22,11 @@ def _note(row: Row, name: str) -> str:
     return found[1]
 
 
+def accelerator(row: Row) -> str:
+    """The board. Its V100 takes limits to 250 W and batches that 16 GB do not hold: PCIe, 32 GB."""
+    return "V100-PCIe-32GB" if row["accelerator"] == "V100" else row["accelerator"]
+
+
 def optimizer(row: Row) -> str:
     """The row's optimizer."""
     return _note(row, "optimizer")
