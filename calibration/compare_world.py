@@ -53,13 +53,16 @@ def _facilities(data: Path) -> Iterator[Difference]:
     ours: dict[Key, dict[str, str]] = {
         (file, row["facility"], row["quantity"]): row for row in read_rows(WORLD / file)
     }
-    theirs = (
-        ((file, f"{row['provider']}:{row['region']}", quantity), row[column])
-        for row in read_rows(data / "carbon" / "datacentre" / "cloud_region_pue_wue.csv")
-        for quantity, column in (("PUE", "pue"), ("WUE", "wue_l_per_kwh"))
-        if row[column]
-    )
-    yield from _cells(theirs, ours)
+    cells: list[tuple[Key, str]] = []
+    for row in read_rows(data / "carbon" / "datacentre" / "cloud_region_pue_wue.csv"):
+        pue, wue, name = row["pue"], row["wue_l_per_kwh"], f"{row['provider']}:{row['region']}"
+        if wue and not pue and (file, name, "WUE") not in ours:
+            yield Difference(
+                file, f"{name} WUE", "-", wue, "the fleet's, repeated for a region without a PUE"
+            )
+            continue
+        cells += [((file, name, key), value) for key, value in (("PUE", pue), ("WUE", wue)) if value]
+    yield from _cells(cells, ours)
 
 
 def _water(data: Path) -> Iterator[Difference]:

@@ -169,4 +169,5 @@ def _join(indexed: list[tuple[int, Step]], lives: _Lives) -> Step:
     )
     kinds = {kernel.kind for step in run for kernel in step.kernels}
     kind = next((k for k in ("norm", "norm-channels-last", "softmax", "reduce") if k in kinds), "elementwise")
-    return replace(run[-1], kernels=(Kernel(kind, work, run[0].kernels[0].dtype),))
+    slowest = next((k for step in run for k in step.kernels if k.kind == kind), run[0].kernels[0])
+    return replace(run[-1], kernels=(replace(slowest, kind=kind, work=work, dtype=run[0].kernels[0].dtype),))

@@ -10,9 +10,9 @@ import numpy as np
 
 from predictor.errors import InputError
 from predictor.ir import FORWARD
-from predictor.kernels.chip import ChipRates, rates
+from predictor.kernels.chip import rates
 from predictor.kernels.classes import Class, class_of
-from predictor.kernels.steps import Form, Parts, parts_of, step_form, table_of
+from predictor.kernels.steps import Form, Parts, chip_factors, parts_of, step_form, table_of
 from predictor.machine import Machine
 from predictor.ops import Kernel
 from predictor.parallel import Collective, Plan
@@ -26,10 +26,8 @@ from predictor.workload import Row, Workload
 _OWN_TYPE = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
 # Sharpness of the maximum of device and host in a step.
 _STEP_NORM = 7.0
-# Time of a kernel that does nothing, on the device.
-_LAUNCH_S = Sourced(
-    2.5e-6, 1.5e-6, 4.5e-6, "graph-replayed empty kernels, 1.3 to 4 us", "2026-11-20", "estimate"
-)
+# Standard deviation of ln(time of a kernel that does nothing): 1.3 to 4 us replayed from graphs.
+_LAUNCH_SPREAD = 0.35
 _NODE_SHARE = Sourced(
     0.75, 0.60, 0.88, "share of link rate, NVLink collectives over 4 MiB", "2026-11-20", "estimate"
 )
@@ -180,23 +178,27 @@ def row_seconds(table: Columns, machine: Machine, form: Form) -> Array:
     t = f * ([(compute / c)^p + (memory / b)^p]^(1/p) + stream / b) + launch, where c and b are drawn for
     the chip and f for each family of kernels and for the step.
     """
-    parts, chip = table.parts, rates(machine.accelerator)
-    faster, wider = _chip_draws(machine.accelerator, chip, form)
+    parts = table.parts
+    faster, wider = _chip_draws(table, machine.accelerator, form)
     compute, memory = parts.compute_s / faster, parts.memory_s / wider
     longer = np.maximum(compute, memory)
     p = parts.norm
     busy = longer * (1 + (np.minimum(compute, memory) / longer) ** p) ** (1 / p) + parts.stream_s / wider
     factor = _family_draws(table.classes, form) * form.step.draw("timing.step")[:, None]
-    return np.asarray(table.count * (busy * factor + _LAUNCH_S.draw("timing.launch")[:, None]))
+    launch = np.exp(form.shape["launch"]) * log_normal("timing.launch", _LAUNCH_SPREAD)[:, None]
+    return np.asarray(table.count * (busy * factor + launch))
 
 
-def _chip_draws(accelerator: Accelerator, chip: ChipRates, form: Form) -> tuple[Array, Array]:
-    """Matrix and memory rates of the chip over their middles, [draws, 1] each."""
+def _chip_draws(table: Columns, accelerator: Accelerator, form: Form) -> tuple[Array, Array]:
+    """Compute and memory rates of every row over their middles, [draws, rows] and [draws, 1]."""
+    chip, own = rates(accelerator), chip_factors(accelerator.id, form)
     bandwidth = accelerator.memory_byte_per_s
     wider = bandwidth.draw(f"{chip.id}.bandwidth") / bandwidth.value
-    wider = wider * chip.em.draw(f"{chip.id}.em") / chip.em.value * form.chip_memory.draw(f"{chip.id}.memory")
-    faster = chip.eta.draw(f"{chip.id}.eta") / chip.eta.value * form.chip_compute.draw(f"{chip.id}.compute")
-    return faster[:, None], wider[:, None]
+    wider = wider * chip.em.draw(f"{chip.id}.em") / chip.em.value * own.memory.draw(f"{chip.id}.memory")
+    eta = chip.eta.draw(f"{chip.id}.eta") / chip.eta.value
+    matrix, vector = eta * own.compute.draw(f"{chip.id}.compute"), own.vector.draw(f"{chip.id}.vector")
+    on_vector = np.array([c.vector for c in table.classes])
+    return np.where(on_vector, vector[:, None], matrix[:, None]), wider[:, None]
 
 
 def _family_draws(classes: tuple[Class, ...], form: Form) -> Array:
@@ -255,7 +257,7 @@ def step_time(
     backward = rows[:, [p != FORWARD for p in table.phase]].sum(axis=1)
     again = rows[:, [r.runs_again(plan.recompute) for r in work.rows]].sum(axis=1)
     device = forward + backward + again
-    host = stack.host_s.draw(f"{stack.id}.host_s") * table.count.sum() * (1 + (again / device).mean())
+    host = _launch_s(stack, machine.accelerator) * table.count.sum() * (1 + (again / device).mean())
     micro = _smooth_max(device, host)
     shown = [(c, collective_s(c, machine)) for c in exchanges]
     overlap = stack.overlap.draw(f"{stack.id}.overlap")
@@ -316,7 +318,13 @@ def _optimizer_s(
     device = row_seconds(table, machine, step_form())[:, 0]
     device = device * stack.optimizer_passes.draw(f"{stack.id}.optimizer_passes")
     launches = stack.optimizer_launches * parameter_tensors / plan.pp
-    return _smooth_max(device, stack.host_s.draw(f"{stack.id}.host_s") * launches)
+    return _smooth_max(device, _launch_s(stack, machine.accelerator) * launches)
+
+
+def _launch_s(stack: Stack, accelerator: Accelerator) -> Array:
+    """Host time of a launch [draws, s]; of the user's own host where steps were measured on it."""
+    own = chip_factors(accelerator.id, step_form()).host
+    return np.asarray(stack.host_s.draw(f"{stack.id}.host_s") * own.draw(f"{accelerator.id}.host"))
 
 
 def accepted_precisions(accelerator: Accelerator, recipes: dict[str, Recipe]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 DRAWS = 256
-_Z95 = NormalDist().inv_cdf(0.95)
+Z95 = NormalDist().inv_cdf(0.95)
 STATUSES = ("verified", "derived", "from memory", "estimate")
 
 
@@ -62,7 +62,7 @@ def draw(name: str, low: float, mid: float, high: float) -> Array:
     if low == high:
         return np.full(DRAWS, float(mid))
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    z = np.random.default_rng(seed).permutation(_normal_scores()) / _Z95
+    z = np.random.default_rng(seed).permutation(_normal_scores()) / Z95
     if low > 0:
         return np.asarray(mid * np.exp(np.where(z > 0, z * np.log(high / mid), z * np.log(mid / low))))
     return np.asarray(mid + np.where(z > 0, z * (high - mid), z * (mid - low)))
@@ -70,7 +70,7 @@ def draw(name: str, low: float, mid: float, high: float) -> Array:
 
 def log_normal(name: str, spread: float) -> Array:
     """``DRAWS`` factors around 1 whose logarithm has the standard deviation ``spread``."""
-    return draw(name, float(np.exp(-_Z95 * spread)), 1.0, float(np.exp(_Z95 * spread)))
+    return draw(name, float(np.exp(-Z95 * spread)), 1.0, float(np.exp(Z95 * spread)))
 
 
 @dataclass(frozen=True, slots=True)

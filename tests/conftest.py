@@ -2,9 +2,11 @@
 
 import os
 import tempfile
+import typing
 
 import pytest
 
+from predictor.cli import main
 from predictor.frontends import ReadOptions, load_graph
 from predictor.frontends.torch_vision import ensure_torchvision
 
@@ -35,3 +37,23 @@ def resnet50():
 def gpt2():
     """One float32 training step of GPT-2 on 2 sequences of 64 tokens."""
     return load_graph("zoo:gpt2", ReadOptions(batch=2, seq_len=64))
+
+
+class Run(typing.NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def predictor(capsys, tmp_path, monkeypatch):
+    """Run the command line inside this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Run(ended.value.code, out, err)
+
+    return run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from predictor.cli import app, main
+from predictor.cli import app
 from predictor.cli.guard import BROKEN_PIPE, INTERRUPTED
 from predictor.cli.options import OPTIONS, READING, flag
 from predictor.job import Job
@@ -51,26 +51,6 @@ def example_inputs(batch_size=4):
     return torch.zeros(batch_size, 8)
 """
 BROKEN_LINE = next(n for n, line in enumerate(NETS.splitlines(), 1) if "disk on fire" in line)
-
-
-class Run(typing.NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def predictor(capsys, tmp_path, monkeypatch):
-    """Run the command line inside this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Run(ended.value.code, out, err)
-
-    return run
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 import json
 import sys
 import tomllib
-import typing
 
 import pytest
 import typer
 
 from predictor.accelerator import quantities
-from predictor.cli import main
 from predictor.cli.hardware_add import complete
 from predictor.errors import InputError
 from predictor.machine import list_nodes
@@ -23,12 +21,6 @@ ADD = (
 SOURCE = ("--source", "Acme X1 datasheet, revision 3, page 2")
 
 
-class Run(typing.NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
 def own(tmp_path, monkeypatch):
     """An empty folder of own profiles, not made yet."""
@@ -37,22 +29,10 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def predictor(capsys, tmp_path, monkeypatch):
-    """Run a command inside this process, in an empty folder, without a terminal."""
+def hardware(predictor, tmp_path, monkeypatch):
+    """Run ``predictor hardware`` in a folder that stays empty but for what it writes."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Run(ended.value.code, out, err)
-
-    return run
-
-
-@pytest.fixture
-def hardware(predictor):
     return lambda *arguments: predictor("hardware", *arguments)
 
 

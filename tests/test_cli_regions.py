@@ -4,23 +4,15 @@ import json
 
 import pytest
 
-from predictor.cli import main
 from predictor.facts import DATA
 from predictor.world import find_region, list_regions
 from predictor.zones import KINDS
 
 
 @pytest.fixture
-def regions(capsys):
-    """Run ``predictor regions`` inside this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["regions", *arguments])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+def regions(predictor):
+    """Run ``predictor regions``: exit code, stdout, stderr."""
+    return lambda *arguments: predictor("regions", *arguments)
 
 
 def listed(answer: tuple[int, str, str]) -> list[str]:

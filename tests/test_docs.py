@@ -2,9 +2,16 @@
 
 import importlib.util
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from predictor.machine import list_nodes
+from predictor.profile import list_profiles
+from predictor.rent import check_prices
+from predictor.zones import read_zones
+from predictor.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parent.parent
 _spec = importlib.util.spec_from_file_location("refresh", ROOT / "docs" / "refresh.py")
@@ -25,6 +32,27 @@ def test_the_readmes_python_runs():
     names = {}
     exec(code.replace("zoo:bert-large", "zoo:bert-base"), names)
     assert names["answer"].run.energy_kwh.facility.mid > 0
+
+
+def test_the_readme_counts_what_ships():
+    """Servers and instances by their kinds; the 51 states hold the District of Columbia."""
+    zones = Counter(zone.kind for zone in read_zones().values())
+    nodes = Counter(node.kind for node in list_nodes())
+    parts = sum(zones[kind] for kind in ("state", "subregion", "province", "zone", "area"))
+    counts = {
+        "model definitions": len(ZOO),
+        "accelerators": len(list_profiles()),
+        "servers, racks and pods": nodes["server"] + nodes["rack"] + nodes["pod"],
+        "cloud instances": nodes["instance"],
+        "countries": zones["country"],
+        "states, provinces and grid zones": parts,
+        "cloud regions": zones["cloud"],
+        "computing centres": zones["hpc"],
+        "prices": len(check_prices()),
+    }
+    page = (ROOT / "README.md").read_text()
+    for name, count in counts.items():
+        assert f"{count} {name}" in page, f"{count} {name}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

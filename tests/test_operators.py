@@ -159,6 +159,16 @@ def test_a_real_transform_is_half_as_large_either_way():
     assert there.work.vector_flop == back.work.vector_flop == 3 * 5 * 1024 * 10 // 2
 
 
+def test_a_determinant_is_an_elimination():
+    """3 x 3: 2 divisions and 4 multiply-adds for the first column, 1 and 1 for the second."""
+    x, pivots = tensor(5, 3, 3), tensor(5, 3, dtype="int32")
+    (lu,) = cost("aten._linalg_slogdet", [x], [tensor(5), tensor(5), x, pivots])
+    assert lu.work.vector_flop == 5 * (2 + 2 * 4 + 1 + 2 * 1)
+    (solved,) = cost("aten.linalg_lu_solve", [x, pivots, tensor(5, 3, 2)], [tensor(5, 3, 2)])
+    # Forward 0 + 1 + 2 multiply-adds, backward the same and a division a row.
+    assert solved.work.vector_flop == 5 * 2 * (2 * 3 + 2 * 3 + 3)
+
+
 def test_a_complex_product_is_four_real_ones():
     sides = [tensor(4, 8, dtype="complex64"), tensor(8, 16, dtype="complex64")]
     (kernel,) = cost("aten.mm", sides, [tensor(4, 16, dtype="complex64")])

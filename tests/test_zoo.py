@@ -19,7 +19,7 @@ from zoo_sizes import MEASURED, conv, dense, norm
 from predictor.errors import InputError
 from predictor.frontends.torch_vision import ensure_torchvision
 from predictor.zoo import ZOO
-from predictor.zoo.bert import Bert
+from predictor.zoo.bert import Bert, Encoder
 from predictor.zoo.convnets import VGG, ResNet
 from predictor.zoo.elmo import ELMo, ProjectedLSTM
 from predictor.zoo.gpt import GPT
@@ -356,7 +356,7 @@ SMALL = {
         },
     ),
     "bert": lambda: (
-        Bert(layers=2, width=32, heads=4, vocabulary=50, context=20),
+        Bert(Encoder(layers=2, width=32, heads=4, vocabulary=50, context=20)),
         {"ids": ids(50, 2, 20), "segments": ids(2, 2, 20)},
     ),
     "gpt": lambda: (GPT(layers=2, width=32, heads=4, context=20, vocabulary=50), {"ids": ids(50, 2, 20)}),

@@ -248,19 +248,7 @@ def convs(layers, dimensions=2):
 def test_googlenet_takes_one_and_a_half_billion_multiply_adds():
     layers = [(7, 3, 64, 112), (1, 64, 64, 56), (3, 64, 192, 56)]
     before, side = 192, 28
-    for index, (one, in3, out3, in5, out5, pooled) in enumerate(
-        [
-            (64, 96, 128, 16, 32, 32),
-            (128, 128, 192, 32, 96, 64),
-            (192, 96, 208, 16, 48, 64),
-            (160, 112, 224, 24, 64, 64),
-            (128, 128, 256, 24, 64, 64),
-            (112, 144, 288, 32, 64, 64),
-            (256, 160, 320, 32, 128, 128),
-            (256, 160, 320, 32, 128, 128),
-            (384, 192, 384, 48, 128, 128),
-        ]
-    ):
+    for index, (one, in3, out3, in5, out5, pooled) in enumerate(sizes.INCEPTIONS):
         side = 28 if index < 2 else 14 if index < 7 else 7
         layers += [(1, before, one + in3 + in5 + pooled, side), (3, in3, out3, side), (5, in5, out5, side)]
         before = one + out3 + out5 + pooled

@@ -36,20 +36,25 @@ def lstm(before, cells):
 # --- images ---------------------------------------------------------------------------------------
 
 
+# Channels of GoogLeNet's modules, table 1 of the paper: 1x1, before and after 3x3, before and after 5x5,
+# after the pool.
+INCEPTIONS = (
+    (64, 96, 128, 16, 32, 32),
+    (128, 128, 192, 32, 96, 64),
+    (192, 96, 208, 16, 48, 64),
+    (160, 112, 224, 24, 64, 64),
+    (128, 128, 256, 24, 64, 64),
+    (112, 144, 288, 32, 64, 64),
+    (256, 160, 320, 32, 128, 128),
+    (256, 160, 320, 32, 128, 128),
+    (384, 192, 384, 48, 128, 128),
+)
+
+
 def googlenet():
     stem = conv(7, 3, 64) + conv(1, 64, 64) + conv(3, 64, 192)
     total, before = stem, 192
-    for one, in3, out3, in5, out5, pooled in (  # table 1 of the paper
-        (64, 96, 128, 16, 32, 32),
-        (128, 128, 192, 32, 96, 64),
-        (192, 96, 208, 16, 48, 64),
-        (160, 112, 224, 24, 64, 64),
-        (128, 128, 256, 24, 64, 64),
-        (112, 144, 288, 32, 64, 64),
-        (256, 160, 320, 32, 128, 128),
-        (256, 160, 320, 32, 128, 128),
-        (384, 192, 384, 48, 128, 128),
-    ):
+    for one, in3, out3, in5, out5, pooled in INCEPTIONS:
         total += conv(1, before, one) + conv(1, before, in3) + conv(3, in3, out3)
         total += conv(1, before, in5) + conv(5, in5, out5) + conv(1, before, pooled)
         before = one + out3 + out5 + pooled

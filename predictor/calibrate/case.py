@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from predictor.answer import Range
 from predictor.job import Job
+from predictor.values import Array
 
 Kind = Literal["step", "run", "kernel", "collective"]
 Bytes = Literal["device", "reserved", "allocated"]
@@ -19,6 +20,8 @@ REASONS: dict[str, str] = {
     "batch": "the batch size is not published",
     "definition": "no model library, zoo definition or published size describes this model",
     "flagged": "the table's own notes call the row wrong or not a measurement of the whole need",
+    "kernel": "no form prices this operator alone",
+    "links": "the rate of the links between these accelerators is not known",
     "measurement": "the row holds no measured time, memory or power that can be compared",
     "method": "what ran is not a plain training step: adapters, reinforcement learning, one process for "
     "several accelerators, parameter servers across hosts",
@@ -115,5 +118,16 @@ def model_name(model: Any) -> str:
     return str(model)
 
 
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Many kernels of one accelerator, priced together: ranges and measured times [rows, s]."""
+
+    case: Case
+    low: Array
+    mid: Array
+    high: Array
+    measured: Array
+
+
 Read = Case | Refused
-Outcome = Scored | Refused
+Outcome = Scored | Refused | Bulk

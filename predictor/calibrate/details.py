@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from predictor.answer import Range
-from predictor.calibrate.case import Outcome, Scored, model_name
+from predictor.calibrate.case import Bulk, Outcome, Scored, model_name
 
 COLUMNS = (
     "source row rows refused detail model family accelerator count precision stack batch samples "
@@ -19,6 +19,9 @@ def details_csv(outcomes: Iterable[Outcome]) -> str:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for outcome in outcomes:
+        if isinstance(outcome, Bulk):
+            writer.writerows(_kernels(outcome))
+            continue
         writer.writerow(
             _scored(outcome)
             if isinstance(outcome, Scored)
@@ -37,6 +40,15 @@ def details_csv(outcomes: Iterable[Outcome]) -> str:
 
 def _mid(found: Range | None) -> float | None:
     return None if found is None else found.mid
+
+
+def _kernels(bulk: Bulk) -> Iterator[dict[str, object]]:
+    """One line per kernel of a group."""
+    case = bulk.case
+    head = {"source": case.source, "row": case.row, "rows": 1, "family": case.family}
+    for low, mid, high, measured in zip(bulk.low, bulk.mid, bulk.high, bulk.measured, strict=True):
+        times = {"time_s": mid, "time_low": low, "time_high": high, "measured_s": measured}
+        yield {**head, "accelerator": case.accelerator, **times}
 
 
 def _scored(outcome: Scored) -> dict[str, object]:

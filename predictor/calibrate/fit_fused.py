@@ -76,7 +76,7 @@ def fit_attention(samples: Sequence[Rows], pad: dict[str, int]) -> Fitted:
     """Constants of one library, and of every chip its rate and launch."""
 
     def form(place: int, values: Mapping[str, float]) -> Array:
-        table = Backend(rate=1.0, pad=pad, t0_s=0.0, **{name: values[name] for name in BACKEND})
+        table = Backend(rate={"": 1.0}, pad=pad, t0_s={}, **{name: values[name] for name in BACKEND})
         return attention_s(samples[place], values["rate"], table, values["t0_s"])
 
     own = [{"rate": 0.8, "t0_s": 8e-6}] * len(samples)
@@ -98,6 +98,16 @@ def experts_s(of: Rows, rate: float, own: Fused, size: float = 2.0) -> Array:
         replace(of.chip, experts=point(rate, of.chip.experts)),
         own,
     )
+
+
+def fit_expert_rate(samples: Sequence[Rows], own: Fused, size: float) -> Fitted:
+    """The share of the peak of every chip in another type, all else as in 16 bit."""
+
+    def form(place: int, values: Mapping[str, float]) -> Array:
+        return experts_s(samples[place], values["rate"], own, size)
+
+    start = [{"rate": 0.8}] * len(samples)
+    return fit(form, [s.measured_s for s in samples], {}, start, pull=0.3, width=0.15)
 
 
 def fit_experts(samples: Sequence[Rows]) -> Fitted:

@@ -10,60 +10,33 @@ import re
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from predictor.calibrate import fit_fused, fit_products, kernel_classes
-from predictor.calibrate.fit_fused import Rows
+from predictor.calibrate import fit_products, kernel_classes
+from predictor.calibrate.fit_families import (
+    fit_attention_of,
+    fit_experts_of,
+    fit_plain_of,
+    fit_quantized_of,
+)
 from predictor.calibrate.fit_products import CHIP, SHARED, Measured, large, sampled, with_values
-from predictor.calibrate.kernel_classes import Mask, middle, spread
-from predictor.calibrate.kernel_tables import Columns, read_columns, sha256
+from predictor.calibrate.kernel_classes import Rule, spread
+from predictor.calibrate.kernel_data import Data, Fits, density_of, primary
+from predictor.calibrate.kernel_tables import Columns, sha256
 from predictor.calibrate.least_squares import Fitted, Form, fit
 from predictor.errors import InputError
 from predictor.kernels import chip as chips
 from predictor.kernels.residual import Lattice, pack
-from predictor.profile import find_profile
 from predictor.values import Array
 
 ROOT = Path(__file__).resolve().parent.parent
-_BIG_FLOP = 2e10  # of attention that fills a chip
-_MANY_TOKENS = 2048
 _FOLDS = 5
-_ATTENTION = "batch seq_len heads kv_heads head_dim causal latency_ms".split()
-_EXPERTS = "num_tokens hidden_size inter_size topk num_experts moe_tp_size moe_ep_size latency_ms".split()
-_QUANTIZED = {"fp8": ("fp8", 1.0), "fp8_block": ("fp8", 1.0), "nvfp4": ("fp4", 0.5)}
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A recipe and the folder its tables lie in."""
-
-    recipe: dict[str, Any]
-    folder: Path
-
-    def chips(self, apart: bool = False) -> dict[str, str]:
-        """Name of a system in the tables -> profile id."""
-        found: dict[str, str] = self.recipe["apart" if apart else "chips"]
-        return found
-
-    def path(self, kind: str, system: str) -> Path:
-        """The table of one system."""
-        return self.folder / str(self.recipe[kind]["table"]).format(chip=system)
-
-    def products(self, system: str, id_: str, dtype: str) -> Measured:
-        """Its products in one type, the first stack of the table first."""
-        accelerator = find_profile(id_)
-        rows = read_columns(self.path("products", system), ["m", "n", "k", "latency_ms"], ["stack", "dtype"])
-        rows = rows.where(rows.text["dtype"] == dtype)
-        return Measured(chips.rates(accelerator), chips.matrix_peak(accelerator), rows)
-
-
-def primary(rows: Columns) -> Columns:
-    """Rows of the first stack of a table: the one with the most of its kernels."""
-    return rows.where(rows.text["stack"] == rows.text["stack"][0])
+# Of ln t0 inside a family: 1.9 and 2.6 us on the chips whose smallest kernels show it.
+_T0_SD = 0.25
 
 
 def predicted_s(of: Measured, values: dict[str, float], lattice: Lattice | None = None) -> Array:
@@ -101,24 +74,28 @@ def own_errors(of: Measured, values: dict[str, float], sides: tuple[Array, Array
     return errors
 
 
-def unseen_errors(data: Data, full: Sequence[Measured], samples: Sequence[Measured]) -> list[Array]:
+def _rule(found: Fitted, of: Sequence[Measured]) -> Rule:
+    return kernel_classes.rule(found.values, [density_of(m.chip.id) for m in of], [m.chip.family for m in of])
+
+
+def unseen_errors(full: Sequence[Measured], samples: Sequence[Measured]) -> list[Array]:
     """ln errors on each chip of the class values that the other chips give, no residual used."""
     errors = []
     for place, target in enumerate(full):
         others = [s for i, s in enumerate(samples) if i != place]
         found = fit_products.fit_products(others)
-        guess = kernel_classes.rule(found.values, [_density(s.chip.id) for s in others])
-        values = {**found.values[0], **_family_values(found, target), **guess.at(_density(target.chip.id))}
+        guess = _rule(found, others)
+        values = {
+            **found.values[0],
+            **_family_values(found, target),
+            **guess.at(density_of(target.chip.id), target.chip.family),
+        }
         errors.append(np.log(predicted_s(target, values) / target.measured_s))
     return errors
 
 
 def _family_values(found: Fitted, target: Measured) -> dict[str, float]:
     return {k: v for k, v in found.values[0].items() if k.startswith(target.chip.family)}
-
-
-def _density(id_: str) -> float:
-    return chips.density(find_profile(id_))
 
 
 def _other_stack(full: Sequence[Measured], values: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -137,18 +114,7 @@ def _other_stack(full: Sequence[Measured], values: Sequence[dict[str, float]]) -
     return fit(form, [m.measured_s for m in second], start, [{}] * len(second), pull=0.05).values[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Fits:
-    """What is written: constants of all chips, and by profile id the rates of one (value, sd of ln)."""
-
-    shared: dict[str, Any]
-    rates: dict[str, dict[str, tuple[float, float]]]
-    residual: dict[str, dict[str, Any]]
-    chips: dict[str, chips.ChipRates]
-    peaks: dict[str, float]
-
-
-def fit_products_of(data: Data) -> Fits:
+def fit_products_of(data: Data, spreads: bool = True) -> Fits:
     """Products in 16 bit: the form, every chip's values and residuals, the class's values and spreads."""
     recipe, systems = data.recipe, data.chips()
     both = [data.products(system, id_, recipe["products"]["dtype"]) for system, id_ in systems.items()]
@@ -157,11 +123,10 @@ def fit_products_of(data: Data) -> Fits:
     samples = [replace(m, rows=sampled(m.rows, many, few, seed)) for m in full]
     found = fit_products.fit_products(samples)
     sides = sides_of(recipe, full[0].rows)
-    unseen, bigs = unseen_errors(data, full, samples), [large(m.rows) for m in full]
-    own = [own_errors(m, v, sides) for m, v in zip(full, found.values, strict=True)]
-    guess = kernel_classes.rule(found.values, [_density(m.chip.id) for m in full])
-    common, one, small = spread(unseen, bigs)
-    seen = spread(own, bigs)
+    guess = _rule(found, full)
+    seen, unseen = (
+        _spreads(full, samples, found, sides) if spreads else ((0.0, 0.05, 0.14), (0.05, 0.08, 0.17))
+    )
     families = ("classic", "asynchronous")
     shared = {
         "form": {
@@ -175,15 +140,16 @@ def fit_products_of(data: Data) -> Fits:
         },
         "classes": {
             "nvidia": {
-                "eta": (guess.eta, max(common, 0.04)),
+                "eta": (guess.eta, max(unseen[0], 0.04)),
                 "em": (guess.em, float(np.std(np.log([v["em"] for v in found.values])))),
-                "t0_s": (guess.t0_s, float(np.std(np.log([v["t0_s"] for v in found.values])))),
+                "t0_s": (guess.t0_s[""], _T0_SD),
                 "throttle": (0.05, 0.5),
             }
         },
+        "launch": dict(guess.t0_s),
         "spread": {
             "fitted": {"matmul": (0.02, seen[1], seen[2])},
-            "same-maker": {"matmul": (0.03, one, small)},
+            "same-maker": {"matmul": (0.03, *unseen[1:])},
         },
         "stacks": {"vllm": _other_stack(both, found.values)},
         "generations": _generations([m.chip for m in full]),
@@ -201,6 +167,15 @@ def fit_products_of(data: Data) -> Fits:
         chips={i: with_values(m.chip, v) for i, m, v in zip(ids, full, found.values, strict=True)},
         peaks={m.chip.id: m.peak_flop_per_s for m in full},
     )
+
+
+def _spreads(
+    full: Sequence[Measured], samples: Sequence[Measured], found: Fitted, sides: tuple[Array, Array, Array]
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """(common, own, small) of a chip that was measured, on shapes it was not, and of one that was not."""
+    big = [large(m.rows) for m in full]
+    own = [own_errors(m, v, sides) for m, v in zip(full, found.values, strict=True)]
+    return spread(own, big), spread(unseen_errors(full, samples), big)
 
 
 def _of_family(values: dict[str, float], family: str) -> dict[str, float]:
@@ -238,192 +213,9 @@ def apart(data: Data, fits: Fits) -> None:
         fits.chips[id_], fits.peaks[id_] = with_values(full.chip, {**fixed, **values}), full.peak_flop_per_s
 
 
-def draw_rows(rows: Columns, big: Mask, many: int, few: int, seed: int) -> Columns:
-    """At most ``many`` of the big rows and ``few`` of the others."""
-    rng = np.random.default_rng(seed)
-    groups = np.flatnonzero(big), np.flatnonzero(~big)
-    return rows.where(
-        np.sort(
-            np.concatenate(
-                [
-                    rng.choice(g, min(c, len(g)), replace=False)
-                    for g, c in zip(groups, (many, few), strict=True)
-                ]
-            )
-        )
-    )
-
-
-def fit_attention_of(data: Data, fits: Fits) -> None:
-    """Both libraries' constants; the flash rate of every chip, and the other library's rate over it."""
-    spec, table = data.recipe["attention"], {}
-    rate: dict[str, dict[str, tuple[float, float]]] = {}
-    for name, stack in (("flash", "vllm"), ("trtllm", "trtllm")):
-        ids, samples = [], []
-        for system, id_ in data.chips().items():
-            rows = read_columns(data.path("attention", system), _ATTENTION, ["stack"])
-            rows = rows.where(np.char.startswith(rows.text["stack"], stack))
-            if stack in spec["without"].get(system, ()) or not rows.rows:
-                continue
-            rows = rows.where((rows["seq_len"] >= 16) & ~np.isin(rows["head_dim"], spec["odd_heads"]))
-            flop = 4 * rows["batch"] * rows["heads"] * rows["seq_len"] ** 2 * rows["head_dim"]
-            big = (flop * np.where(rows["causal"] > 0, 0.5, 1) > _BIG_FLOP) & (rows["seq_len"] >= 512)
-            sample = draw_rows(rows, big, spec["large"], spec["small"], data.recipe["seed"])
-            ids.append(id_)
-            samples.append(Rows(fits.chips[id_], fits.peaks[id_], sample))
-        pad = spec["pad"][name]
-        found = fit_fused.fit_attention(samples, pad)
-        rate[name] = {
-            i: (v["rate"], max(s["rate"], 0.01)) for i, v, s in zip(ids, found.values, found.sd, strict=True)
-        }
-        launch = middle([v["t0_s"] for v in found.values])
-        constants = {k: found.values[0][k] for k in fit_fused.BACKEND}
-        table[name] = {"rate": 1.0, **constants, "pad": pad, "t0_s": launch}
-    shared_ids = [i for i in rate["flash"] if i in rate["trtllm"]]
-    table["trtllm"]["rate"] = middle([rate["trtllm"][i][0] / rate["flash"][i][0] for i in shared_ids])
-    for id_ in rate["trtllm"]:
-        value, sd = rate["flash"].get(id_) or (rate["trtllm"][id_][0] / table["trtllm"]["rate"], 0.06)
-        fits.rates[id_]["attention"] = (value, sd)
-    known = {i: fits.rates[i]["attention"][0] for i in rate["trtllm"]}
-    by = fits.shared["generations"]
-    fits.shared["attention"] = {
-        "eta": {name: middle([known[i] for i in ids]) for name, ids in by.items()},
-        "family": {
-            family: middle([known[i] for i in known if fits.chips[i].family == family])
-            for family in ("classic", "asynchronous")
-        },
-        "backends": table,
-        **data.recipe["judged"]["attention"],
-    }
-
-
-def fit_experts_of(data: Data, fits: Fits) -> None:
-    """Fused expert layers in 16 bit with balanced loads on one rank."""
-    spec = data.recipe["experts"]
-    found: dict[bool, Fitted] = {}
-    for alone in (False, True):
-        ids, samples = [], []
-        for system, id_ in data.chips().items():
-            if (system in spec["alone"]) != alone:
-                continue
-            rows = read_columns(data.path("experts", system), _EXPERTS, ["stack", "dtype", "distribution"])
-            rows = rows.where(
-                (rows.text["dtype"] == "bfloat16")
-                & (rows.text["distribution"] == "balanced")
-                & (rows["moe_ep_size"] == 1)
-            )
-            big = rows["num_tokens"] >= _MANY_TOKENS
-            sample = draw_rows(rows, big, spec["large"], spec["small"], data.recipe["seed"])
-            ids.append(id_)
-            samples.append(Rows(fits.chips[id_], fits.peaks[id_], sample))
-        found[alone] = fit_fused.fit_experts(samples)
-        for id_, v, sd in zip(ids, found[alone].values, found[alone].sd, strict=True):
-            fits.rates[id_]["experts"] = (v["rate"], max(sd["rate"], 0.02))
-    values = found[False].values
-    fits.shared["experts"] = {
-        "fused": {name: values[0][name] for name in fit_fused.FUSED} | {"wave": fit_fused.WHOLE_WAVES},
-        **data.recipe["judged"]["experts"],
-    }
-    rates = [v["rate"] for v in values]
-    fits.shared["classes"]["nvidia"]["experts"] = (middle(rates), 0.12)
-
-
-def fit_quantized_of(data: Data, fits: Fits) -> None:
-    """Products in 8 and 4 bit, workstation chips apart: their stack fuses the quantiser."""
-    table: dict[str, Any] = {}
-    for dtype, (unit, size) in _QUANTIZED.items():
-        table[dtype] = {"base_s": {}, "passes": {}, "rate": {}}
-        for group in ("asynchronous", "classic"):
-            ids, samples = [], []
-            for system, id_ in data.chips().items():
-                peak = find_profile(id_).peak_flop_per_s.get(unit)
-                rows = data.products(system, id_, dtype).rows
-                if not rows.rows or peak is None or fits.chips[id_].family != group:
-                    continue
-                rows = sampled(rows, 400, 150, data.recipe["seed"])
-                ids.append(id_)
-                samples.append(Rows(fits.chips[id_], peak.value, rows))
-            if not ids:
-                continue
-            found = fit_fused.fit_quantized(samples, size)
-            rates = {i: v["rate"] for i, v in zip(ids, found.values, strict=True)}
-            table[dtype]["base_s"][group] = found.values[0]["base_s"]
-            table[dtype]["passes"][group] = found.values[0]["passes"]
-            for name, members in fits.shared["generations"].items():
-                if known := [rates[i] for i in members if i in rates]:
-                    table[dtype]["rate"][name] = middle(known)
-            if dtype == "fp8":
-                for id_, value in rates.items():
-                    fits.rates[id_]["quantized"] = (value, 0.05)
-    fits.shared["quantized"] = table
-    known = [r["quantized"][0] for r in fits.rates.values() if "quantized" in r]
-    fits.shared["classes"]["nvidia"]["quantized"] = (middle(known), 0.06)
-
-
-def fit_plain_of(data: Data, fits: Fits) -> None:
-    """FP32 products: constants of the form, and joule per flop of each process from linear layers."""
-    spec = data.recipe["plain"]
-    tables = [_plain_rows(data.folder / path) for path in spec["tables"]]
-    groups: dict[str, list[Rows]] = {"linear": [], "bmm": []}
-    ids = []
-    for device, id_ in spec["chips"].items():
-        if device in spec["without"]:
-            continue
-        accelerator = find_profile(id_)
-        peak = accelerator.peak_flop_per_s["fp32"].value
-        ids.append(id_)
-        for op, group in groups.items():
-            found = [t.where((t.text["device"] == device) & (t.text["op"] == op)) for t in tables]
-            rows = next(t for t in found if t.rows)
-            group.append(Rows(chips.rates(accelerator), peak, as_products(draw_any(rows, spec["rows"], 0))))
-    result = fit_fused.fit_plain(groups["linear"], groups["bmm"])
-    joule: dict[str, list[float]] = {}
-    for id_, values in zip(ids, result.values, strict=True):
-        accelerator = find_profile(id_)
-        assert accelerator.limit_w
-        assert accelerator.process_m
-        node = f"{accelerator.process_m.value * 1e9:.0f}"
-        rate = values["linear"] * accelerator.peak_flop_per_s["fp32"].value
-        joule.setdefault(node, []).append(accelerator.limit_w.value / rate)
-    fits.shared["vector"] = {
-        "plain": {name: result.values[0][name] for name in fit_fused.PLAIN}
-        | {"l2_byte": fit_fused.PLAIN_L2_BYTE},
-        "joule_per_flop": {node: middle(found) for node, found in joule.items()}
-        | spec["judged"]["joule_per_flop"],
-        "matrix": spec["judged"]["matrix"],
-        "most": spec["most"],
-        "usual": spec["usual"],
-    }
-    fits.shared["classes"]["nvidia"]["vector"] = (spec["usual"], 0.1)
-
-
-def _plain_rows(path: Path) -> Columns:
-    return read_columns(path, ["b", "m", "n", "k", "latency_ms"], ["op", "device"])
-
-
-def as_products(rows: Columns) -> Columns:
-    """NeuSight's naming as ours: there n is summed over, and a linear layer has no b."""
-    linear = rows.text["op"] == "linear"
-    number = {
-        "g": np.where(linear, 1.0, rows["b"]),
-        "m": np.where(linear, rows["b"] * rows["m"], rows["m"]),
-        "n": rows["k"],
-        "k": rows["n"],
-        "latency_ms": rows["latency_ms"],
-    }
-    return Columns(number, rows.text, rows.rows)
-
-
-def draw_any(rows: Columns, count: int, seed: int) -> Columns:
-    """At most ``count`` rows."""
-    places = np.random.default_rng(seed).permutation(rows.rows)[:count]
-    return rows.where(np.sort(places))
-
-
-def run(recipe: Path, folder: Path, root: Path) -> Fits:
-    """Fit everything and write the files below ``root`` (the repository)."""
-    data = Data(tomllib.loads(recipe.read_text(encoding="utf-8")), folder)
-    fits = fit_products_of(data)
+def run(data: Data, root: Path, spreads: bool = True) -> Fits:
+    """Fit everything and write the files below ``root`` (the repository); ``spreads`` by cross-validation."""
+    fits = fit_products_of(data, spreads)
     apart(data, fits)
     fit_attention_of(data, fits)
     fit_experts_of(data, fits)
@@ -431,8 +223,7 @@ def run(recipe: Path, folder: Path, root: Path) -> Fits:
     fit_plain_of(data, fits)
     judged = data.recipe["judged"]
     fits.shared["classes"]["other"] = judged["other"]
-    classes = fits.shared["attention"]["family"]
-    fits.shared["classes"]["nvidia"]["attention"] = (classes["classic"], 0.1)
+    fits.shared["classes"]["nvidia"]["attention"] = (fits.shared["attention"]["family"][""], 0.1)
     for known, kinds in judged["spread"].items():
         fits.shared["spread"][known] = {**kinds, **fits.shared["spread"].get(known, {})}
     write(data, fits, root)
@@ -453,7 +244,9 @@ def write(data: Data, fits: Fits, root: Path) -> None:
             "rates": rates,
             "residual": fits.residual[id_],
         }
-        _dump(root / "hardware_profiles" / f"{id_}.fit.json", found)
+        path = root / "hardware_profiles" / f"{id_}.fit.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        _dump(path, {name: before[name] for name in ("steps",) if name in before} | found)
 
 
 def _dump(path: Path, found: dict[str, Any]) -> None:
@@ -479,7 +272,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = os.environ.get("PREDICTOR_DATA")
     if len(arguments) != 1 or not folder:
         raise InputError("usage: PREDICTOR_DATA=FOLDER python -m predictor.calibrate.fit_kernels RECIPE.toml")
-    run(Path(arguments[0]), Path(folder), ROOT.parent)
+    recipe = tomllib.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    run(Data(recipe, Path(folder)), ROOT.parent)
 
 
 if __name__ == "__main__":

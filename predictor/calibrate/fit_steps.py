@@ -2,7 +2,8 @@
 
 One maximum a posteriori fit through the sum of all kernels: a Huber loss on ln(predicted / measured), normal
 priors on the logarithms of all coefficients, L-BFGS on exact gradients. Rows of one model family share a
-weight, so a family with many members does not outvote the others. Deterministic: same data, same coefficients.
+weight, so a family with many members does not outvote the others. Deterministic: the same data
+give the same coefficients.
 """
 
 from collections import Counter

@@ -17,26 +17,29 @@ _Z95 = 1.645
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rates of an unseen chip: eta exp(-eta_slope excess), throttle_slope excess, medians of em and t0."""
+    """Rates of an unseen chip: eta exp(-eta_slope excess), throttle_slope excess, medians of em and t0.
+
+    t0_s  by kernel family, of all under ""
+    """
 
     eta: float
     em: float
-    t0_s: float
+    t0_s: Mapping[str, float]
     eta_slope: float
     throttle_slope: float
 
-    def at(self, density: float) -> dict[str, float]:
+    def at(self, density: float, family: str) -> dict[str, float]:
         """The chip values of the tile form at a density [TFLOP/s per W]."""
         excess = max(0.0, density - KNEE)
         return {
             "eta": self.eta * float(np.exp(-self.eta_slope * excess)),
             "em": self.em,
-            "t0_s": self.t0_s,
+            "t0_s": self.t0_s.get(family, self.t0_s[""]),
             "throttle": max(self.throttle_slope * excess, 1e-3),
         }
 
 
-def rule(values: Sequence[Mapping[str, float]], densities: Sequence[float]) -> Rule:
+def rule(values: Sequence[Mapping[str, float]], densities: Sequence[float], families: Sequence[str]) -> Rule:
     """The rule that fitted chips follow."""
     excess = np.maximum(0.0, np.array(densities) - KNEE)
     table = np.stack([np.ones_like(excess), -excess], axis=1)
@@ -46,10 +49,17 @@ def rule(values: Sequence[Mapping[str, float]], densities: Sequence[float]) -> R
     return Rule(
         eta=float(np.exp(level)),
         em=middle([v["em"] for v in values]),
-        t0_s=middle([v["t0_s"] for v in values]),
+        t0_s=by_family([v["t0_s"] for v in values], families),
         eta_slope=float(slope),
         throttle_slope=float((excess * throttle).sum() / max((excess**2).sum(), 1e-9)),
     )
+
+
+def by_family(values: Sequence[float], families: Sequence[str]) -> dict[str, float]:
+    """The middle of each family's values, and of all under ""."""
+    pairs = list(zip(values, families, strict=True))
+    found = {name: middle([v for v, family in pairs if family == name]) for name in sorted(set(families))}
+    return {**found, "": middle(values)}
 
 
 def middle(values: Sequence[float]) -> float:

@@ -2,19 +2,21 @@
 
 Every function takes rows and an accelerator and returns seconds [rows] and standard deviations of their
 logarithms [rows]: what kernels of a kind share, what each has for itself, and the chip's rates by the share
-of the time they decide. Tables of inference stacks and of loops on one kernel are bursts: ``sustained`` is left
-out unless a table says otherwise.
+of the time they decide. Tables of inference stacks are bursts: ``sustained`` is
+left out unless a table says otherwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from predictor.accelerator import Accelerator
-from predictor.calibrate.case import RowError
+from predictor.calibrate.case import Bulk, Case, Outcome, Refused, RowError
+from predictor.calibrate.hardware import find_accelerator
 from predictor.calibrate.kernel_tables import Columns
+from predictor.errors import UnsupportedError
 from predictor.kernels import attention, chip, collectives, experts, tiles, vector
 from predictor.kernels.chip import ChipRates
 from predictor.kernels.tiles import Parts
@@ -29,9 +31,12 @@ _BIG_FLOP = 2e10
 _SIXTEEN_BIT = ("bfloat16", "float16")
 _UNIT = {"fp8": ("fp8", 1.0), "fp8_block": ("fp8", 1.0), "nvfp4": ("fp4", 0.5)}
 _BLOCK_SD = 0.15  # of block-scaled 8 bit and of 4 bit beside that of plain 8 bit
+_CACHED = 3.0  # rate of a tensor that stays in the last cache, over the memory's
 _CAST_S = 0.7e-6  # of a kernel that casts nothing, replayed
-_CALL_S = {"linear": 60e-6, "bmm": 45e-6, "conv": 60e-6}
-_STREAM_CALL_S, _STREAM_SD = 14e-6, 0.25
+_CALL_S = {"linear": 60e-6, "bmm": 45e-6, "conv": 90e-6}
+_STREAM_CALL_S, _STREAM_SD = 25e-6, 0.3
+# Short FP32 products outrun the power limit that long ones run into.
+_OUTRUN = 1.5
 # Passes over fp32 tensors, and the share of the bandwidth large ones reach: NeuSight, eight chips.
 _PASSES = {"add": 3, "mul": 3, "div": 3, "pow": 3, "ln": 2, "softmax": 2}
 _REACHED = {"ln": 0.52, "softmax": 0.58}
@@ -120,9 +125,9 @@ def _quantized(rows: Columns, accelerator: Accelerator, rates: ChipRates, dtype:
     return seconds, np.sqrt(sd**2 + (_sd(rates.quantized)) ** 2 + more**2)
 
 
-def _nearest(table: dict[str, float], rates: ChipRates) -> float:
-    """The generation's value, else the mean of all."""
-    return table.get(rates.generation) or float(np.mean(list(table.values())))
+def _nearest(table: dict[str, Any], rates: ChipRates) -> Any:
+    """The row of the chip's generation, else of the last one measured."""
+    return table[rates.generation] if rates.generation in table else list(table.values())[-1]
 
 
 def fused_attention(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Priced:
@@ -148,21 +153,24 @@ def fused_attention(rows: Columns, accelerator: Accelerator, how: dict[str, Any]
     )
     flop = 4 * heads * length**2 * rows["head_dim"] * np.where(causal, 0.5, 1.0)
     kind = "attention-backward" if backward else "attention"
-    t0_s = table.t0_s if how.get("cached", 1.0) else rates.t0_s.value
+    t0_s = attention.of_family(table.t0_s, rates) if how.get("cached", 1.0) else rates.t0_s.value
     return of_parts(parts, rates, t0_s, kind, (flop > _BIG_FLOP) & (length >= _LARGE))
 
 
 def expert_layers(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Priced:
     """Fused gated expert layers; a skewed router's fullest rank decides."""
     rates = chip.rates(accelerator)
-    dtype = how["dtype"]
+    dtype, data = how["dtype"], chip.shared()["experts"]
     size, peak = 2.0, chip.matrix_peak(accelerator)
+    table = data["fused"].get("trtllm" if how["stack"].startswith("trtllm") else "sglang")
     if dtype not in _SIXTEEN_BIT:
         unit, size = _UNIT[dtype]
-        found = accelerator.peak_flop_per_s.get(unit)
-        if found is None:
+        if unit not in accelerator.peak_flop_per_s:
             raise RowError("precision", f"{accelerator.id} has no {unit} peak")
-        peak = found.value * _nearest(chip.shared()["quantized"][dtype]["rate"], rates)
+        peak = accelerator.peak_flop_per_s[unit].value
+        table = _nearest(data["types"][dtype], rates)
+    if table and "rate" in table:
+        rates = replace(rates, experts=_times(rates.experts, table["rate"] / rates.experts.value))
     seconds = experts.layer_s(
         rows["num_tokens"],
         rows["hidden_size"],
@@ -173,9 +181,10 @@ def expert_layers(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) 
         size,
         peak,
         rates,
+        experts.fused(table),
     )
     if how["distribution"] != "balanced":
-        seconds = seconds * experts.skew(rows["moe_ep_size"])
+        seconds = seconds * experts.skew(rows["moe_ep_size"], rows["num_tokens"])
     spread = rates.spread["experts"]
     own = np.where(rows["num_tokens"] >= 2048, spread.own, spread.small)
     more = 0.0 if dtype in _SIXTEEN_BIT else _BLOCK_SD
@@ -183,18 +192,33 @@ def expert_layers(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) 
     return seconds, np.sqrt(spread.common**2 + own**2 + _sd(rates.experts) ** 2 + more**2 + skewed**2)
 
 
+def grouped_products(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Priced:
+    """Products of experts in training: g products [m, k] @ [k, n], sustained."""
+    rates = _rates(accelerator, how)
+    share = experts.training_share()
+    slower = replace(rates, experts=_times(rates.experts, share.value * rates.sustained.value))
+    peak = chip.matrix_peak(accelerator)
+    parts = experts.parts(rows["g"], rows["m"], rows["n"], rows["k"], 2, rows["out_byte"], peak, slower)
+    seconds, sd = of_parts(parts, slower, rates.t0_s.value, "experts", rows["m"] >= _LARGE)
+    return seconds, np.hypot(sd, _sd(share))
+
+
 def casts(rows: Columns, accelerator: Accelerator, _how: dict[str, Any]) -> Priced:
     """Quantising a 16-bit [m, k] to 8 bit, alone."""
     rates = chip.rates(accelerator)
-    move = tiles.quantize_s(rows["m"], rows["k"], 1.0 / rates.em.value, rates)
-    seconds = _CAST_S + move
-    return seconds, np.full(rows.rows, 0.25)
+    byte = 3 * rows["m"] * rows["k"]
+    cached = np.where(byte < rates.cache_byte / 2, _CACHED, 1.0)
+    seconds = _CAST_S + tiles.quantize_s(rows["m"], rows["k"], 1.0 / rates.em.value, rates) / cached
+    return seconds, np.full(rows.rows, 0.5)
 
 
 def plain_products(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Priced:
     """FP32 products called one by one: the host's launch overlaps the work."""
     rates = chip.rates(accelerator)
     peak = accelerator.peak_flop_per_s["fp32"].value
+    if how["op"] == "bmm":
+        faster = min(_OUTRUN, 1.0 / rates.vector.value)
+        rates = replace(rates, vector=_times(rates.vector, max(faster, 1.0)))
     parts = vector.parts(rows["g"], rows["m"], rows["n"], rows["k"], peak, rates)
     _, sd = of_parts(parts, rates, 0.0, "vector", parts.compute_s > 1e-3)
     total = np.hypot(_CALL_S[how["op"]], parts.total_s(rates.products.softness))
@@ -240,7 +264,7 @@ def exchanges(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> P
     if link == "mesh":
         return collectives.mesh_s(rows["byte"], rows["ranks"]), np.full(rows.rows, 0.2)
     ring = (collectives.PCIE if link == "pcie" else collectives.SWITCHED)[op]
-    summed = op == "all_reduce" and link == "switch" and chip.asynchronous(accelerator)
+    summed = op == "all_reduce" and link == "switch" and chip.family_of(accelerator) == "asynchronous"
     faster = np.where(summed & (rows["ranks"] >= 8), collectives.IN_SWITCH, 1.0)
     seconds = collectives.exchange_s(ring, rows["byte"], rows["ranks"], rate.value * faster)
     return seconds, np.where(rows["byte"] >= 2**22, 0.15, 0.3)
@@ -250,9 +274,26 @@ PRICES: dict[str, Price] = {
     "products": products,
     "attention": fused_attention,
     "experts": expert_layers,
+    "grouped-products": grouped_products,
     "casts": casts,
     "plain-products": plain_products,
     "convolutions": convolutions,
     "streams": streams,
     "collectives": exchanges,
 }
+
+
+def price(cases: Sequence[Case]) -> Iterator[Outcome]:
+    """Groups of kernels priced in one go each; a group whose accelerator lacks a figure is refused."""
+    for case in cases:
+        accelerator = find_accelerator(case.accelerator)
+        rows: Columns = case.detail["columns"]
+        try:
+            seconds, sd = PRICES[case.detail["form"]](rows, accelerator, case.detail["how"])
+        except RowError as error:
+            yield Refused(case.source, case.row, error.code, error.detail, case.rows, case.accelerator)
+        except UnsupportedError as error:
+            yield Refused(case.source, case.row, "accelerator", str(error), case.rows, case.accelerator)
+        else:
+            wide = np.exp(_Z95 * sd)
+            yield Bulk(case, seconds / wide, seconds, seconds * wide, rows["latency_ms"] * 1e-3)

@@ -1,14 +1,13 @@
 """``calibrate measure``: kernels, whole steps and sustained loops of one device, a row each, as they come.
 
-Rows that the file holds already are skipped, so a run that was cut short goes on where it stopped. Every row is
-written at once; what cannot run (no such type, too little memory) is a row with a note and without a time.
+Rows that the file holds already are skipped, so a run that was cut short goes on where it stopped. Every row
+is written at once; what cannot run (no such type, too little memory) is a row with a note and without a time.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -18,8 +17,9 @@ from predictor.calibrate.measure_device import Device, arithmetic, timed
 from predictor.calibrate.measure_kernels import elementwise, product
 from predictor.calibrate.measure_menu import menu
 from predictor.calibrate.measure_power import Monitor, Sensor, find_sensor
+from predictor.calibrate.measure_rows import now, origin_of, why_not
 from predictor.calibrate.measure_task import Task, merged, moved_byte
-from predictor.calibrate.measurements import COLUMNS, SCHEMA, Journal, kernel_cells
+from predictor.calibrate.measurements import COLUMNS, Journal, kernel_cells, steps_path
 
 # Shares of the time that is given: kernels first, then steps; loops that warm the board up come last.
 _KERNELS_UNTIL, _STEPS_UNTIL = 0.45, 0.85
@@ -56,11 +56,6 @@ class Done:
     left: int
 
 
-def steps_path(path: Path) -> Path:
-    """Where whole steps go: ``x1.csv`` -> ``x1.steps.csv``."""
-    return path.with_name(f"{path.stem}.steps.csv")
-
-
 class _Session:
     """Runs jobs until the time is up, and counts."""
 
@@ -77,7 +72,7 @@ class _Session:
             if time.perf_counter() - self.begun > until * self.most_s:
                 self.left += 1
                 continue
-            row = {"key": key, "taken_at": _now(), **self.origin, **_tried(job, self.device)}
+            row = {"key": key, "taken_at": now(), **self.origin, **_tried(job, self.device)}
             journal.add({name: row.get(name, "") for name in journal.columns})
             self.written += 1
             self.failed += bool(row["note"])
@@ -93,7 +88,7 @@ def measure(device: Device, path: Path, hardware: str, plan: Plan, tell: Tell) -
     if device.kind == "cuda":
         torch.cuda.set_device(device.index)
     sensor = find_sensor(device.kind, device.runtime, device.uuid, device.index)
-    session = _Session(device, _origin(device, sensor), plan.minutes, tell)
+    session = _Session(device, origin_of(device, sensor), plan.minutes, tell)
     kernels = Journal(path, tuple(COLUMNS), device.name)
     tasks = {t.key: _kernel_job(t, device, plan, sensor) for t in menu(device, plan.quick)}
     session.run(kernels, tasks, _KERNELS_UNTIL if plan.steps else _STEPS_UNTIL)
@@ -113,23 +108,6 @@ def _seconds(row: Mapping[str, object]) -> str:
     return f"{value:.3g} s" if isinstance(value, float) else str(row["note"])
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _origin(device: Device, sensor: Sensor | None) -> dict[str, object]:
-    limit = sensor.limit_w() if sensor else None
-    return {
-        "schema": SCHEMA,
-        "device": device.name,
-        "driver": (sensor.driver() if sensor else "") or device.driver,
-        "torch": torch.__version__,
-        "runtime": device.runtime,
-        "limit_w": "" if limit is None else limit,
-        "note": "",
-    }
-
-
 def _tried(job: Job, device: Device) -> dict[str, object]:
     """The cells of a measurement, or why there are none.
 
@@ -139,8 +117,7 @@ def _tried(job: Job, device: Device) -> dict[str, object]:
         return job()
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, OSError) as error:
         device.forget()
-        first = (str(error).strip().splitlines() or [""])[0]
-        return {"note": f"{type(error).__name__}: {first}"[:160]}
+        return why_not(error)
 
 
 def _kernel_job(task: Task, device: Device, plan: Plan, sensor: Sensor | None) -> Job:

@@ -84,7 +84,7 @@ class Device:
 
 
 def find_device(text: str | None) -> Device:
-    """The device named ``cuda``, ``cuda:1``, ``mps`` or ``cpu``; without a name an accelerator if there is one.
+    """The device named ``cuda``, ``cuda:1``, ``mps`` or ``cpu``; with no name an accelerator, if any.
 
     Raises InputError for another name, and for a device that this PyTorch cannot use.
     """
@@ -170,7 +170,8 @@ def timed(device: Device, calls: Sequence[Call], budget_s: float, graph: bool = 
     order = [calls[i % len(calls)] for i in range(count)]
     if device.kind == "cuda":
         return _timed_by_events(device, order, budget_s, graph)
-    batch_s, begun = [], time.perf_counter()
+    batch_s: list[float] = []
+    begun = time.perf_counter()
     while len(batch_s) < _LEAST_REPEATS or (
         len(batch_s) < _MOST_REPEATS and time.perf_counter() - begun < budget_s
     ):
@@ -189,7 +190,7 @@ def _timed_by_events(device: Device, order: Sequence[Call], budget_s: float, gra
     run, method = _captured(order) if graph else (None, "queue")
     if run is None:
         run, method = _all_of(order), "queue"
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = event(), event()
     batch_s: list[float] = []
     begun = time.perf_counter()
     run()
@@ -204,6 +205,11 @@ def _timed_by_events(device: Device, order: Sequence[Call], budget_s: float, gra
         if time.perf_counter() - begun > 4 * budget_s:
             break
     return summed_up(batch_s, len(order), method)
+
+
+def event() -> Any:
+    """A mark on the current CUDA stream that knows its time."""
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _all_of(order: Sequence[Call]) -> Call:

@@ -94,7 +94,7 @@ def attention(
     def build(device: torch.device) -> tuple[Call, tuple[Kernel, ...]]:
         q = random(device, unit, b, h, s, d).requires_grad_(backward)
         k, v = (random(device, unit, b, h // shared, s, d).requires_grad_(backward) for _ in range(2))
-        options = {"is_causal": causal, **({"enable_gqa": True} if shared > 1 else {})}
+        options: dict[str, Any] = {"is_causal": causal, **({"enable_gqa": True} if shared > 1 else {})}
         out = scaled_dot_product_attention(q, k, v, **options)
         specs = (spec(q), spec(k), spec(v))
         if not backward:
@@ -211,7 +211,7 @@ def optimizer(way: str, width: int, count: int) -> Task:
 
 
 def launch(way: str) -> Task:
-    """One element negated: ``graph`` shows what a kernel costs the device, ``queue`` what it costs the host."""
+    """One element negated: ``graph`` shows what a kernel costs the device, ``queue`` what the host."""
 
     def build(device: torch.device) -> tuple[Call, tuple[Kernel, ...]]:
         x = torch.randn(1, device=device)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 _TOOL_S = 10.0  # a tool that takes longer than this hangs
 _NVML_EVERY_S, _TOOL_EVERY_S = 0.05, 0.5
@@ -146,7 +146,7 @@ class RocmSmi:
     """AMD's tool; its keys differ between releases, so they are found by their words."""
 
     source, every_s = "rocm-smi", _TOOL_EVERY_S
-    _KEYS: dict[str, str] = {
+    _KEYS: ClassVar[dict[str, str]] = {
         "watt": r"power.*\(w\)(?!.*max)",
         "clock_mhz": r"^sclk clock speed",
         "memory_clock_mhz": r"^mclk clock speed",
@@ -248,7 +248,7 @@ class Monitor:
             self._note()
 
     def cells(self) -> dict[str, float]:
-        """Mean power and clocks and the highest temperature, as cells of a row; what nobody told is left out."""
+        """Mean power and clocks and the highest temperature as cells of a row; unknown ones are left out."""
         each = {
             field.name: [v for _, r in self.readings if (v := getattr(r, field.name)) is not None]
             for field in fields(Reading)

@@ -10,20 +10,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from predictor.calibrate.measure_device import Device, arithmetic
+from predictor.calibrate.measure_device import Device, arithmetic, event
 from predictor.calibrate.measure_power import Monitor, Sensor
 from predictor.frontends.inputs import parse_input
 from predictor.units import GIGA
 from predictor.zoo import ZOO
 
 COLUMNS = (
-    "key model hardware batch step_s low_s high_s repeats watts peak_gb precision optimizer stack memory_format "
-    "seq_len image_size count source clock_mhz celsius limit_w device driver torch runtime taken_at note"
+    "key model hardware batch step_s low_s high_s repeats watts peak_gb precision optimizer stack "
+    "memory_format seq_len image_size count source clock_mhz celsius limit_w device driver torch runtime "
+    "taken_at note"
 ).split()
 SOURCE = "calibrate-measure"
 LLAMA = "predictor.calibrate.measure_models:llama_block"
@@ -210,18 +212,18 @@ def _durations(train: Callable[[], None], device: Device, budget_s: float) -> li
             device.synchronize()
             each_s.append(time.perf_counter() - start)
         return each_s
-    marks = [torch.cuda.Event(enable_timing=True)]
+    marks = [event()]
     marks[0].record()
     while len(marks) <= _MOST_STEPS and (
         len(marks) <= _LEAST_STEPS or time.perf_counter() - begun < budget_s
     ):
         train()
-        marks.append(torch.cuda.Event(enable_timing=True))
+        marks.append(event())
         marks[-1].record()
         if len(marks) > 8:  # the host may not queue more than the budget holds
             marks[-8].synchronize()
     device.synchronize()
-    return [a.elapsed_time(b) * 1e-3 for a, b in zip(marks, marks[1:], strict=False)]
+    return [a.elapsed_time(b) * 1e-3 for a, b in pairwise(marks)]
 
 
 def cells_of(step: Step, hardware: str) -> dict[str, object]:

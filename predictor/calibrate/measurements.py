@@ -19,15 +19,15 @@ SCHEMA = "1"
 COLUMNS: dict[str, str] = {
     "schema": "version of these columns",
     "key": "name of the measurement, unique in the file",
-    "kind": "matmul, conv, attention, elementwise, copy, reduce, norm, softmax, optimizer, launch, collective, "
-    "sustained",
+    "kind": "matmul, conv, attention, elementwise, copy, reduce, norm, softmax, optimizer, launch, "
+    "collective, sustained",
     "op": "operator as PyTorch names it",
     "kernel": "kind of kernel, as the formulas name it",
     "phase": "forward, backward or optimizer",
     "unit": "arithmetic: fp32, tf32, fp16, bf16, fp8",
     "family": "class of convolution and the like, as the formulas name it; may be empty",
-    "g": "independent products, 0 without one",
-    "m": "rows of one product's result",
+    "g": "independent products, 0 without one; processes of a collective",
+    "m": "rows of one product's result; processes of a collective on one node",
     "n": "columns of it",
     "k": "length of the sum",
     "window": "side of a convolution's window",
@@ -70,6 +70,11 @@ DTYPES = {
     "bf16": "bfloat16",
     "fp8": "float8",
 }
+
+
+def steps_path(path: Path) -> Path:
+    """Where the whole steps of a file's device are: ``x1.csv`` -> ``x1.steps.csv``."""
+    return path.with_name(f"{path.stem}.steps.csv")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from predictor.answer import Range
-from predictor.calibrate.case import REASONS, Outcome, Refused, Scored
+from predictor.calibrate.case import REASONS, Bulk, Outcome, Refused, Scored
 from predictor.calibrate.score import Summary, summary
 
 SCHEMA_VERSION = 1
@@ -34,11 +34,11 @@ def report(outcomes: Iterable[Outcome]) -> dict[str, Any]:
                     [
                         o
                         for o in by_source[name]
-                        if isinstance(o, Scored) and o.case.accelerator == accelerator
+                        if not isinstance(o, Refused) and o.case.accelerator == accelerator
                     ]
                 )
                 for accelerator in sorted(
-                    {o.case.accelerator for o in by_source[name] if isinstance(o, Scored)}
+                    {o.case.accelerator for o in by_source[name] if not isinstance(o, Refused)}
                 )
             }
             for name in sorted(by_source)
@@ -62,15 +62,27 @@ def _part(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for outcome in outcomes:
         if isinstance(outcome, Refused):
             refused[outcome.code] += outcome.rows
-    count = sum(outcome.case.rows for outcome in scored)
+    bulk = [outcome for outcome in outcomes if isinstance(outcome, Bulk)]
+    count = sum(outcome.case.rows for outcome in scored) + sum(outcome.case.rows for outcome in bulk)
     return {
         "rows": count + sum(refused.values()),
         "scored": count,
         "refused": dict(sorted(refused.items())),
-        "time": _errors([(s.time, s.case.step_s, s.case.samples) for s in scored], ranked=True),
+        "time": _bulk_errors(bulk)
+        if bulk
+        else _errors([(s.time, s.case.step_s, s.case.samples) for s in scored], ranked=True),
         "memory": _errors([(s.memory, s.case.peak_byte, 1.0) for s in scored]),
         "power": _errors([(s.power, s.case.watt, 1.0) for s in scored]),
     }
+
+
+def _bulk_errors(bulk: Sequence[Bulk]) -> dict[str, Any] | None:
+    """The errors of kernels; their ranks are not compared."""
+    low, mid, high, measured = (
+        np.concatenate([getattr(b, name) for b in bulk]) for name in ("low", "mid", "high", "measured")
+    )
+    found = summary(mid, low, high, measured)
+    return None if found is None else asdict(found)
 
 
 def _errors(

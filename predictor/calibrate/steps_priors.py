@@ -75,6 +75,7 @@ SHAPE: dict[str, Prior] = {
     "misaligned_conv": _near(1.3, 0.4),
     "misaligned_product": _near(1.3, 0.4),
     "misaligned_batched": _near(1.1, 0.4),
+    "density": Prior(-0.15, 0.1),
     "launch": _near(3.5e-6, 0.25),
 }
 
@@ -89,6 +90,7 @@ HOST: dict[str, Prior] = {
 }
 # Fewer multiplications by Winograd's algorithm, up to 2.25 for windows of 3: Lavin and Gray, CVPR 2016.
 _WINOGRAD = log(1.8)
+_ARITHMETIC = ("-fp64", "-fp32", "-tf32", "-fp8")
 
 
 def term_prior(name: str) -> Prior:
@@ -97,4 +99,19 @@ def term_prior(name: str) -> Prior:
         return Prior(-_WINOGRAD, 0.4)
     if name.startswith(_OWN):
         return Prior(0.0, 0.15)
+    if name.endswith(_ARITHMETIC) and name.count("-") > 1:
+        return Prior(0.0, 0.1)  # the ways of a family differ little by arithmetic
     return Prior(0.0, 0.5)
+
+
+# Families that an answer may need, whether or not a measured step has them.
+_CONVOLUTIONS = ("conv", "conv1", "first", "grouped", "depthwise")
+_STREAMS = (
+    "linear batched experts attention scan batch_norm layer_norm group_norm softmax elementwise broadcast mixed "
+    "copy cast cat fill reduce pool pool-max pool-average gather resize optimizer unpriced"
+).split()
+FAMILIES = (
+    *(f"{name}-{way}" for name in _CONVOLUTIONS for way in ("fwd", "dgrad", "wgrad")),
+    *(f"{name}-{way}" for name in _STREAMS for way in ("fwd", "bwd")),
+    "other",
+)

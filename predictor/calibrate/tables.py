@@ -4,7 +4,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from predictor.calibrate.case import Read
-from predictor.calibrate.readers import convnets, gpumemnet, latency, neusight, own, runs, simumax, throughput
+from predictor.calibrate.readers import (
+    convnets,
+    gpumemnet,
+    kernel_collectives,
+    kernel_sources,
+    kernels,
+    latency,
+    neusight,
+    own,
+    runs,
+    simumax,
+    throughput,
+)
 from predictor.calibrate.readers.format import Format
 from predictor.calibrate.rows import is_table, read_rows
 from predictor.errors import InputError
@@ -19,6 +31,9 @@ FORMATS: tuple[Format, ...] = (
     *runs.FORMATS,
     *latency.FORMATS,
     *own.FORMATS,
+    *kernels.FORMATS,
+    *kernel_sources.FORMATS,
+    *kernel_collectives.FORMATS,
 )
 
 

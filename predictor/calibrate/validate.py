@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from predictor.answer import Estimate, MemoryPart, Range
+from predictor.calibrate import kernel_prices
 from predictor.calibrate.case import Case, Outcome, Refused, Scored, model_name
 from predictor.calibrate.recordings import Recordings, recorded_precision
 from predictor.errors import InputError, PredictorError
@@ -176,4 +177,4 @@ def _scored(case: Case, answer: Estimate, peak: MemoryPart) -> Scored:
 
 
 # A further kind of case is one more entry: a function from cases of one source to outcomes.
-PRICERS: dict[str, Pricer] = {"step": _price_jobs, "run": _price_jobs}
+PRICERS: dict[str, Pricer] = {"step": _price_jobs, "run": _price_jobs, "kernel": kernel_prices.price}

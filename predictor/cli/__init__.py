@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli import hardware, regions
+from predictor.cli import calibrate, hardware, regions
 from predictor.cli.jobs import compare, estimate
 from predictor.cli.stacks import stacks
 from predictor.cli.trace import trace
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for _command in (estimate, compare, trace, stacks, validate):
     app.command()(_command)
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(regions.app, name="regions")
 

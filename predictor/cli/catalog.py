@@ -45,6 +45,13 @@ Name = Annotated[
     ),
 ]
 
+Part = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PART]", help="Only those whose names hold all of its words.", show_default=False
+    ),
+]
+
 
 def show_or_list(
     title: str,

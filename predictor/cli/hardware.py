@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from predictor.cli.catalog import FIND, Name, catalog_app, holds
+from predictor.cli.catalog import FIND, Name, Part, catalog_app, holds
 from predictor.cli.guard import guarded
 from predictor.cli.hardware_add import add
 from predictor.cli.hardware_tables import compared, facts_of, listed
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from predictor.accelerator import Accelerator
     from predictor.machine import Node
 
-Part = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[PART]", help="Only those whose names hold all of its words.", show_default=False
-    ),
-]
 Profile = Annotated[
     str | None,
     typer.Option("--profile", metavar="FILE", help="A profile of your own, known by its names."),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from predictor.cli.catalog import FIND, Name, catalog_app, holds, written
+from predictor.cli.catalog import FIND, Name, Part, catalog_app, holds, written
 from predictor.cli.guard import guarded
 from predictor.cli.options import PlainForm, Verbose
 from predictor.cli.output import choose_form, deliver
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from predictor.facts import Fact
     from predictor.world import Region
 
-Part = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[PART]", help="Only those whose names hold all of its words.", show_default=False
-    ),
-]
 _FORMS = ("table", "json")
 _NAME_OF = {
     "carbon intensity": "grid carbon, location-based, {method}",

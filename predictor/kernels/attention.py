@@ -32,7 +32,7 @@ _COPY_SHARE = 0.85
 class Backend:
     """One library's kernels.
 
-    rate              of ``ChipRates.attention``
+    rate              over ``ChipRates.attention``, by kernel family
     exponential       clocks of the exponential unit per score
     prologue_cycles   of a block
     block             keys computed beyond the mask's edge
@@ -41,10 +41,10 @@ class Backend:
     token_cycles      clocks of one processor per token written to a cache
     wide              slow-down of heads over 256
     pad               heads are filled up to multiples of this, by generation
-    t0_s              launch, with the cache write where there is one [s]
+    t0_s              launch, with the cache write where there is one, by kernel family [s]
     """
 
-    rate: float
+    rate: dict[str, float]
     exponential: float
     prologue_cycles: float
     block: float
@@ -54,12 +54,17 @@ class Backend:
     token_cycles: float
     wide: float
     pad: dict[str, int]
-    t0_s: float
+    t0_s: dict[str, float]
 
 
 def backend(name: str) -> Backend:
     """Constants of "flash" (what training uses too) or "trtllm"."""
     return Backend(**shared()["attention"]["backends"][name])
+
+
+def of_family(table: dict[str, float], chip: ChipRates) -> float:
+    """The value of the chip's kernel family, else that of all."""
+    return table.get(chip.family, table[""])
 
 
 def backward_ratio() -> Sourced:
@@ -98,7 +103,7 @@ def parts(
     heads, q, kv, size, mask, share, back, peak, rate, tokens = (
         np.asarray(c, np.float64).ravel() for c in columns
     )
-    speed = peak / chip.units * chip.attention.value * table.rate
+    speed = peak / chip.units * chip.attention.value * of_family(table.rate, chip)
     score = _BLOCK * (
         4 * _filled(size, table.pad.get(chip.generation, 16)) / speed
         + table.exponential / (_EXP_PER_CLOCK * chip.clock_hz)

@@ -6,7 +6,7 @@ watt, wide ranges for makers of whom no chip was measured. Ranges are standard d
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import exp
 from pathlib import Path
@@ -21,6 +21,7 @@ from predictor.values import Sourced
 PRODUCTS_JSON = Path(__file__).resolve().parent.parent / "data" / "kernels" / "products.json"
 _ASYNCHRONOUS = ("Hopper", "Blackwell", "Rubin")
 _Z95 = 1.645
+RATES = ("eta", "em", "t0_s", "throttle", "attention", "experts", "quantized", "vector")
 # Where a profile is silent. 4096 flop per clock and processor: H100, 989 TFLOP/s of 132 SM at 1.83 GHz. What
 # is no GPU is seen as that many processors: its own units are too large to fill one by one.
 _CLOCK_HZ, _FLOP_PER_CLOCK, _CACHE_BYTE, _DENSITY = 1.5e9, 4096.0, 8e6, 0.8
@@ -109,29 +110,53 @@ class ChipRates:
     residual: Lattice | None
 
 
-def rates(accelerator: Accelerator) -> ChipRates:
-    """The rates of this accelerator: its fit where one lies beside its profile, else its class's."""
-    data, fit = shared(), chip_fit(accelerator.id)
-    family = "asynchronous" if asynchronous(accelerator) else "classic"
-    values = class_values(accelerator, data) | (fit["rates"] if fit else {})
-    known = "fitted" if fit else "same-maker" if accelerator.vendor == "NVIDIA" else "other-maker"
-    origin = fit or data
-    number = {name: _sourced(pair, origin) for name, pair in values.items()}
+def bare(accelerator: Accelerator) -> ChipRates:
+    """The facts of a chip with every fitted value at one: where a fit starts."""
+    one = Sourced(1.0, 1.0, 1.0, "not fitted", "", "derived")
     return ChipRates(
         id=accelerator.id,
-        fitted=fit is not None,
-        family=family,
+        fitted=False,
+        family=family_of(accelerator),
         generation=generation(accelerator),
         units=processors(accelerator),
         clock_hz=_clock_hz(accelerator),
         bandwidth_byte_per_s=accelerator.memory_byte_per_s.value,
         cache_byte=accelerator.cache_byte.value if accelerator.cache_byte else _CACHE_BYTE,
         sustained=sustained(density(accelerator)),
-        products=Products(**data["form"]["common"], **data["form"][family]),
+        products=Products(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        spread={},
+        residual=None,
+        **dict.fromkeys(RATES, one),
+    )
+
+
+def rates(accelerator: Accelerator) -> ChipRates:
+    """The rates of this accelerator: its fit where one lies beside its profile, else its class's."""
+    data, fit = shared(), _with_rates(chip_fit(accelerator.id))
+    values = class_values(accelerator, data) | (fit["rates"] if fit else {})
+    known = "fitted" if fit else "same-maker" if accelerator.vendor == "NVIDIA" else "other-maker"
+    facts = bare(accelerator)
+    number = {name: _sourced(values[name], fit or data) for name in RATES}
+    return replace(
+        facts,
+        fitted=fit is not None,
+        products=Products(**data["form"]["common"], **data["form"][facts.family]),
         spread={kind: Spread(*row) for kind, row in data["spread"][known].items()},
         residual=residual(accelerator, data, fit),
-        **number,
+        eta=number["eta"],
+        em=number["em"],
+        t0_s=number["t0_s"],
+        throttle=number["throttle"],
+        attention=number["attention"],
+        experts=number["experts"],
+        quantized=number["quantized"],
+        vector=number["vector"],
     )
+
+
+def _with_rates(fit: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A fit that measured kernels; one of whole steps alone leaves the rates to the class."""
+    return fit if fit and "rates" in fit else None
 
 
 def class_values(accelerator: Accelerator, data: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -145,9 +170,11 @@ def class_values(accelerator: Accelerator, data: dict[str, Any]) -> dict[str, tu
     drop = exp(-rule["eta_slope"] * excess)
     found = {name: (float(value), float(sd)) for name, (value, sd) in maker.items()}
     eta, sd = found["eta"]
-    attention = data["attention"]["eta"].get(generation(accelerator))
-    if attention and accelerator.vendor == "NVIDIA":
-        found["attention"] = (attention, found["attention"][1])
+    if accelerator.vendor == "NVIDIA":
+        known, family = data["attention"], family_of(accelerator)
+        value = known["eta"].get(generation(accelerator)) or known["family"].get(family, known["family"][""])
+        found["attention"] = (value, found["attention"][1])
+        found["t0_s"] = (data["launch"].get(family, data["launch"][""]), found["t0_s"][1])
     throttle = max(rule["throttle_slope"] * excess, 1e-3)
     found["vector"] = (vector_share(accelerator, data["vector"]), found["vector"][1])
     return {**found, "eta": (eta * drop, sd), "throttle": (throttle, found["throttle"][1])}
@@ -182,9 +209,10 @@ def _of_generation(name: str, ids: tuple[str, ...]) -> Lattice | None:
     return mean(found) if found else None
 
 
-def asynchronous(accelerator: Accelerator) -> bool:
-    """Whether its products run in kernels that copy beside computing and hide their last wave."""
-    return accelerator.architecture.startswith(_ASYNCHRONOUS) and "HBM" in accelerator.memory_type
+def family_of(accelerator: Accelerator) -> str:
+    """ "asynchronous" where products run in kernels that copy beside computing and hide their last wave."""
+    beside = accelerator.architecture.startswith(_ASYNCHRONOUS) and "HBM" in accelerator.memory_type
+    return "asynchronous" if beside else "classic"
 
 
 def generation(accelerator: Accelerator) -> str:
@@ -245,9 +273,14 @@ def shared() -> dict[str, Any]:
     return found
 
 
+def fit_folders() -> tuple[Path, ...]:
+    """Where fits lie, the user's own first."""
+    return own_profiles_dir(), profiles_dir()
+
+
 def chip_fit(id_: str) -> dict[str, Any] | None:
     """The fit that lies beside a profile, the user's own first; None without one."""
-    for folder in (own_profiles_dir(), profiles_dir()):
+    for folder in fit_folders():
         path = folder / f"{id_}.fit.json"
         if path.is_file():
             return _read(path, path.stat().st_mtime_ns)

@@ -10,7 +10,7 @@ ones by the number of groups, channels in each and layout; alignment to 8 channe
 """
 
 from dataclasses import dataclass, replace
-from math import log, log2
+from math import inf, log, log2
 
 from predictor.ir import FORWARD
 from predictor.ops import Kernel
@@ -31,7 +31,7 @@ class Class:
     sides    (m, n, k) of the product its tiles cover, zeros without one
     groups   independent products
     aligned  whether every side is a multiple of 8
-    line     elements that are summed together [-]
+    line     elements that are summed together, infinite where that does not matter [-]
     vector   whether it runs on the vector units
     terms    named features: the time is multiplied by exp(sum of weight * feature)
     """
@@ -40,7 +40,7 @@ class Class:
     sides: tuple[int, int, int] = (0, 0, 0)
     groups: int = 1
     aligned: bool = True
-    line: int = 1
+    line: float = inf
     vector: bool = True
     terms: tuple[Term, ...] = ()
 
@@ -75,7 +75,7 @@ def _of_kind(kernel: Kernel, phase: str) -> Class:
     terms: tuple[Term, ...] = ()
     if family == "batch_norm" and kernel.line > 1024:
         terms = ((f"batch_norm-{way}-large-{_layout(kernel)}", 1.0),)
-    return Class(f"{family}-{way}", line=max(kernel.line, 1), terms=terms)
+    return Class(f"{family}-{way}", line=kernel.line or inf, terms=terms)
 
 
 def _layout(kernel: Kernel) -> str:

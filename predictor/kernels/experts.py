@@ -5,6 +5,7 @@ and shares of peak and bandwidth fitted to fused expert kernels. Loads are balan
 rank decides (``skew``). Training runs the products in kernels of its own, at ``training_share`` of the rate.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,9 +33,10 @@ class Fused:
     t0_s: float
 
 
-def fused() -> Fused:
-    """The fitted constants."""
-    return Fused(**shared()["experts"]["fused"])
+def fused(table: Mapping[str, float] | None = None) -> Fused:
+    """The fitted constants; of another stack or type from its row of the table."""
+    row = table or shared()["experts"]["fused"]["trtllm"]
+    return Fused(**{name: value for name, value in row.items() if name != "rate"})
 
 
 def chip_of(chip: ChipRates, own: Fused | None = None) -> ChipRates:
@@ -96,9 +98,11 @@ def layer_s(
     return np.asarray(own.t0_s + up.total_s(p) + down.total_s(p) + move)
 
 
-def skew(ranks: Array) -> Array:
-    """Time under skewed routing (power law 1.2) over the balanced time, by expert-parallel ranks.
+def skew(ranks: Array, tokens: Array) -> Array:
+    """Time under skewed routing (power law 1.2) over the balanced time.
 
-    1.06, 1.35, 1.9 and 2.6 measured at 1, 4, 16 and 64 ranks from 4096 tokens on.
+    1.06, 1.35, 1.9 and 2.6 measured at 1, 4, 16 and 64 expert-parallel ranks from 4096 tokens on; 1 below
+    512, where every rank waits for its weights.
     """
-    return np.exp(np.interp(np.log2(ranks), (0, 2, 4, 6), np.log((1.06, 1.35, 1.9, 2.6))))
+    full = np.interp(np.log2(ranks), (0, 2, 4, 6), np.log((1.06, 1.35, 1.9, 2.6)))
+    return np.exp(full * np.clip(np.log2(tokens / 512) / 3, 0, 1))

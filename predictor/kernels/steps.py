@@ -12,18 +12,18 @@ spread that unseen model families and chips showed.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from predictor.kernels.chip import ChipRates
+from predictor.kernels.chip import ChipRates, chip_fit
 from predictor.kernels.classes import Class
 from predictor.kernels.products import bounds_of
 from predictor.ops import Kernel
-from predictor.values import Array, Sourced
+from predictor.values import Z95, Array, Sourced
 
 STEPS_JSON = Path(__file__).resolve().parent.parent / "data" / "kernels" / "steps.json"
 _TILE, _WAVE_TILE = 64, 128
@@ -101,7 +101,7 @@ class Form:
     step        what the form misses in a whole step of an unseen model
     chip_compute, chip_memory  rates of an unseen chip over those of the fitted ones, at equal datasheets
     shape       logarithms of: norm p, exponents of n, m and wave, K0 of convolutions and of products,
-                slowdown where misaligned, launch [s]
+                slowdown where misaligned, launch [s]; and the exponent of density itself
     """
 
     families: dict[str, Family]
@@ -131,6 +131,41 @@ def step_form() -> Form:
 
 
 @dataclass(frozen=True, slots=True)
+class ChipFactors:
+    """A chip's rates and host time in whole steps over those its datasheet and class lead to.
+
+    compute, vector, memory  on matrix, vector and memory rates: above 1 is faster
+    host                     on the host's seconds per launch: above 1 is slower
+    """
+
+    compute: Sourced
+    vector: Sourced
+    memory: Sourced
+    host: Sourced
+
+
+def chip_factors(id_: str, form: Form) -> ChipFactors:
+    """From measured steps of this accelerator, in its ``.fit.json``, else what unseen chips scatter by."""
+    fit = chip_fit(id_) or {}
+    found = fit.get("steps", {})
+    certain = replace(form.chip_compute, value=1.0, low=1.0, high=1.0)
+    wide = {"compute": form.chip_compute, "vector": form.chip_compute, "memory": form.chip_memory}
+    return ChipFactors(
+        **{
+            name: _factor(found[name], fit) if name in found else wide.get(name, certain)
+            for name in ("compute", "vector", "memory", "host")
+        }
+    )
+
+
+def _factor(pair: Sequence[float], fit: dict[str, Any]) -> Sourced:
+    """A logarithm and its standard deviation as a factor with a range."""
+    middle, spread = pair
+    low, mid, high = (float(np.exp(middle + z * spread)) for z in (-Z95, 0.0, Z95))
+    return Sourced(mid, low, high, fit["source"], fit["as_of"], "derived")
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """Mid times of every kernel apart, classes included, so that draws can scale each [rows, s].
 
@@ -154,6 +189,7 @@ class Table:
     kind             0 without a product, 1 convolution, 2 product, 3 batched products
     stream           ln of the stream's seconds for a family whose share of it is 1
     given            1 where a form of its own gave the seconds, see ``products``
+    density          ln of the flop a processor does per clock at peak, over 512; 0 off the matrix units
     """
 
     compute: Array
@@ -164,6 +200,7 @@ class Table:
     kind: Array
     stream: Array
     given: Array
+    density: Array
     sides: Sides
 
 
@@ -196,6 +233,7 @@ def log_parts(xp: Any, table: Table, c: Coefficients) -> tuple[Any, Any, Any]:
     filled = sum(xp.exp(shape[name]) * side for name, side in sides.named())
     share = bounded(xp, c.compute + table.last * c.last[0], MOST_COMPUTE)
     share = share + filled - xp.log1p(short / sides.k) - table.misaligned * misfit
+    share = share + shape["density"] * table.density
     share = xp.where(own, c.compute, share)
     reached = bounded(xp, c.memory + table.last * c.last[1], MOST_MEMORY)
     reached = xp.where(own, c.memory, reached - xp.log1p(xp.exp(c.line) / table.line))
@@ -243,15 +281,17 @@ def table_of(
         compute=np.where(given, np.log(np.where(given, own.compute_s, 1.0)), compute),
         memory=np.where(given, np.log(np.where(given, own.memory_s, 1.0)), memory),
         last=np.array([float(k.last) for k in kernels]),
-        line=np.array([max(c.line, 1) for c in classes], float),
+        line=np.array([c.line or np.inf for c in classes], float),
         misaligned=np.array([float(not c.vector and not c.aligned) for c in classes]) * ~given,
         kind=np.array([0 if c.vector else _KIND.get(f, 1) for c, f in zip(classes, families, strict=True)]),
         stream=np.where(given, np.log(np.where(given, own.stream_s, 1.0)), memory),
         given=given.astype(float),
+        density=np.where(matrix & ~given, np.log(peak / (chip.units * chip.clock_hz * _DENSITY)), 0.0),
         sides=sides_of(classes, chip.units),
     )
 
 
+_DENSITY = 512.0
 _KIND = {"linear": 2, "batched": 3, "experts": 3, "attention": 3}
 
 

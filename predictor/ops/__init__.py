@@ -71,6 +71,7 @@ _FILES = (
     "vision",
     "recurrent",
     "fft",
+    "factor",
     "onnx_ops",
     "onnx_gradients",
     "aten_gradients",

@@ -71,8 +71,8 @@ class MaskedWordHead(nn.Module):
         return linear(self.transform(x), self.tokens.weight, self.bias)
 
 
-class Bert(nn.Module):
-    """Encoder, pooler, masked-word head and next-sentence head."""
+class Encoder(nn.Module):
+    """Embedding and layers: [b, s] -> [b, s, width]."""
 
     def __init__(
         self,
@@ -86,17 +86,33 @@ class Bert(nn.Module):
     ) -> None:
         """Defaults are those of the uncased checkpoints."""
         super().__init__()
+        self.width = width
         self.embedding = BertEmbedding(width, vocabulary, context, dropout)
         self.layers = nn.ModuleList(BertLayer(width, heads, dropout) for _ in range(layers))
+
+    def forward(self, ids: Tensor, segments: Tensor) -> Tensor:
+        """Both [b, s] -> [b, s, width]."""
+        x: Tensor = self.embedding(ids, segments)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Bert(nn.Module):
+    """Encoder, pooler, masked-word head and next-sentence head."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """The heads have the encoder's width; the word head shares its embedding."""
+        super().__init__()
+        width = encoder.width
+        self.encoder = encoder
         self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
-        self.masked_words = MaskedWordHead(width, self.embedding.tokens)
+        self.masked_words = MaskedWordHead(width, encoder.embedding.tokens)
         self.next_sentence = nn.Linear(width, 2)
 
     def forward(self, ids: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
         """ids, segments [b, s] -> word logits [b, m, vocabulary], next-sentence logits [b, 2]."""
-        x = self.embedding(ids, segments)
-        for layer in self.layers:
-            x = layer(x)
+        x = self.encoder(ids, segments)
         masked = -(-15 * ids.shape[1] // 100)  # 15 %, rounded up: m
         chosen = torch.rand(ids.shape, device=ids.device).topk(masked).indices  # [b, m]
         words = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # [b, m, width]
@@ -105,9 +121,9 @@ class Bert(nn.Module):
 
 def bert_base() -> Bert:
     """BERT base, uncased vocabulary."""
-    return Bert(layers=12, width=768, heads=12)
+    return Bert(Encoder(layers=12, width=768, heads=12))
 
 
 def bert_large() -> Bert:
     """BERT large, uncased vocabulary."""
-    return Bert(layers=24, width=1024, heads=16)
+    return Bert(Encoder(layers=24, width=1024, heads=16))

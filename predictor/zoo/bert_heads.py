@@ -9,36 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from predictor.zoo.bert import EPSILON, BertEmbedding, BertLayer
+from predictor.zoo.bert import EPSILON, BertLayer, Encoder
 
 MASKED = 0.15  # of the positions are predicted
-
-
-class Encoder(nn.Module):
-    """Embedding and layers: [b, s] -> [b, s, width]."""
-
-    def __init__(
-        self,
-        *,
-        layers: int,
-        width: int,
-        heads: int,
-        vocabulary: int = 30522,
-        context: int = 512,
-        dropout: float = 0.1,
-    ) -> None:
-        """Defaults are those of the uncased checkpoints."""
-        super().__init__()
-        self.width = width
-        self.embedding = BertEmbedding(width, vocabulary, context, dropout)
-        self.layers = nn.ModuleList(BertLayer(width, heads, dropout) for _ in range(layers))
-
-    def forward(self, ids: Tensor, segments: Tensor) -> Tensor:
-        """Both [b, s] -> [b, s, width]."""
-        x: Tensor = self.embedding(ids, segments)
-        for layer in self.layers:
-            x = layer(x)
-        return x
 
 
 class TokenHead(nn.Module):

@@ -14,6 +14,7 @@ from predictor.calibrate.kernel_tables import Columns, from_rows
 from predictor.calibrate.readers.format import Format
 from predictor.calibrate.readers.kernels import groups
 from predictor.calibrate.rows import Row
+from predictor.values import Array
 
 _VIDUR = {"a100": "nvidia-a100-sxm4-80gb", "h100": "nvidia-h100-sxm5-80gb", "a40": "nvidia-a40"}
 _SIMUMAX = {"A100-PCIe-80GB": "nvidia-a100-pcie-80gb", "B200-SXM": "nvidia-b200-sxm-180gb"}
@@ -111,7 +112,8 @@ def layers(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
             "latency_ms": known[name],
         }
         found = Columns(number, known.text, known.rows)
-        yield from _by_device(path, source, "products", found, _VIDUR, [], dtype="float16", stack="")
+        how = {"dtype": "float16", "stack": "", "sustained": 1.0}
+        yield from _by_device(path, source, "products", found, _VIDUR, [], **how)
 
 
 def shares(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
@@ -136,8 +138,8 @@ def shares(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
             number["more_byte"] = np.where(more, single * column["m"] * column["n"], 0.0)
             form, how = "products", {"dtype": "bfloat16", "stack": "", "sustained": 1.0}
         elif op == "group_matmul":
-            yield from _refused(path, source, mine, "kernel", "grouped products: shape not given by rows")
-            continue
+            number, flop = _grouped(shapes, column)
+            form, how = "grouped-products", {"sustained": 0.0}
         else:
             d = (column["qk_head_dim"] + column["v_head_dim"]) / 2
             flop = 4 * column["batch"] * column["head_num"] * column["seq_len"] ** 2 * d
@@ -158,6 +160,20 @@ def shares(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
         yield from _by_device(path, source, form, found, _SIMUMAX, [], **how)
 
 
+def _grouped(shapes: Sequence[dict[str, str]], column: dict[str, Array]) -> tuple[dict[str, Array], Array]:
+    """Sides of grouped products: a weight gradient sums over the rows of each expert."""
+    weight = np.array([shape["stage"] == "bwd_grad_w" for shape in shapes])
+    m, n, k = column["M"], column["N"], column["K"]
+    number = {
+        "g": column["ng"],
+        "m": np.where(weight, n, m),
+        "n": np.where(weight, k, n),
+        "k": np.where(weight, m, k),
+        "out_byte": np.where(weight, 4.0, 2.0),
+    }
+    return number, 2 * column["ng"] * m * n * k
+
+
 def _names(shapes: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in shapes[0] if _float(shapes[0][name]) == _float(shapes[0][name])]
 
@@ -167,10 +183,6 @@ def _float(text: str | None) -> float:
         return float(text or "nan")
     except ValueError:
         return float("nan")
-
-
-def _refused(path: Path, source: str, rows: Sequence[Row], code: str, detail: str) -> Iterator[Read]:
-    yield Refused(source, path.name, code, detail, len(rows))
 
 
 def traces(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
