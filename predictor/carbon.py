@@ -16,12 +16,12 @@ class Carbon:
 
     location: Array
     market: Array | None
-    embodied: Array | None
+    embodied: Array
 
     @property
     def total(self) -> Array:
         """Location-based operational plus embodied."""
-        return self.location if self.embodied is None else self.location + self.embodied
+        return self.location + self.embodied
 
 
 def run_carbon(energy: Joules, region: Region, machine: Machine, wall_s: Array) -> Carbon:
@@ -35,25 +35,30 @@ def run_carbon(energy: Joules, region: Region, machine: Machine, wall_s: Array) 
     )
 
 
-def embodied(machine: Machine, wall_s: Array) -> Array | None:
+def embodied(machine: Machine, wall_s: Array) -> Array:
     """Manufacture of accelerators and servers, by the share of their used lifetime [kg CO2e, draws].
 
     embodied = made * wall / (lifetime * utilisation): hours in which nobody uses a machine are shared by
     those who do.
     """
     each = accelerator_kgco2e(machine.accelerator)
-    if each is None:
-        return None
     made = machine.count * each.draw(f"{machine.accelerator.id}.embodied")
     made = made + machine.nodes * machine.server_embodied_kgco2e.draw("machine.server_embodied")
     return made * wall_s / (lifetime_s().draw("carbon.lifetime") * utilisation().draw("carbon.utilisation"))
 
 
-def accelerator_kgco2e(accelerator: Accelerator) -> Sourced | None:
-    """Making one: its profile's figure, else by die, process and memory, None without those [kg CO2e]."""
-    known = accelerator.embodied_kgco2e
-    if known is not None or accelerator.die_area_m2 is None or accelerator.process_m is None:
-        return known
+# Boards with a known die, memory and board come out at 30 to 700 kg (predictor/embodied.py).
+_UNKNOWN_BOARD = Sourced(
+    180.0, 30.0, 700.0, "estimate: boards whose die is known lie between", "2026-11-20", "estimate"
+)
+
+
+def accelerator_kgco2e(accelerator: Accelerator) -> Sourced:
+    """Making one: its profile's figure, else by die, process and memory, else that of any board [kg CO2e]."""
+    if accelerator.embodied_kgco2e is not None:
+        return accelerator.embodied_kgco2e
+    if accelerator.die_area_m2 is None or accelerator.process_m is None:
+        return _UNKNOWN_BOARD
     return made_kgco2e(
         accelerator.die_area_m2, accelerator.process_m, accelerator.memory_byte, accelerator.memory_type
     )
@@ -64,9 +69,6 @@ def embodied_notes(accelerator: Accelerator) -> tuple[Note, ...]:
     if accelerator.embodied_kgco2e is not None:
         return ()
     made = accelerator_kgco2e(accelerator)
-    if made is None:
-        text = f"making {accelerator.id} is not counted: no footprint, die area and process known"
-        return (("manufacture", text, "add [embodied], or [die.area] and [die.process], to its profile"),)
     text = (
         f"no footprint published for {accelerator.id}: {made.value:.0f} kg CO2e ({made.low:.0f}-"
         f"{made.high:.0f}) taken for making it, {made.source}"

@@ -11,6 +11,7 @@ from predictor.kernels.steps import step_form
 from predictor.machine import Machine
 from predictor.parallel import Plan
 from predictor.stack import Stack
+from predictor.training import Recipe
 from predictor.values import Sourced
 from predictor.workload import Workload
 from predictor.world import Region
@@ -45,16 +46,28 @@ def model_lines(graph: Graph, work: Workload, job: Job) -> list[LedgerEntry]:
     return lines
 
 
-def stack_lines(stack: Stack, chosen: bool, plain_share: float) -> list[LedgerEntry]:
+def stack_lines(
+    stack: Stack, chosen: bool, plain_share: float, accelerator: Accelerator
+) -> list[LedgerEntry]:
     """The software stack, and whether it was chosen by us."""
     lines = []
     if not chosen:
         text = f"no stack given: {stack.id} ({stack.title}), the usual one of this accelerator and year"
+        if accelerator.kind == "asic":
+            text = f"no stack of {accelerator.vendor} is modelled: {stack.id} ({stack.title}) stands in"
         lines.append(entry("stack", text, "give --stack; list: predictor stacks"))
     if stack.attention == "plain" and plain_share > 0:
         text = "attention writes its scores to memory, as before fused kernels"
         lines.append(entry("attention", text, "--stack eager-2 has fused attention", plain_share))
     return lines
+
+
+def arithmetic_lines(recipe: Recipe, half: str | None) -> list[LedgerEntry]:
+    """Where float32 is not multiplied as float32."""
+    if recipe.compute != "fp32" or half is None:
+        return []
+    text = f"float32 products are taken in {half}, as this chip's compiler does by default"
+    return [entry("precision", text, "compare with --precision bf16 or amp-bf16 elsewhere", 1.0)]
 
 
 def machine_lines(machine: Machine, train: bool) -> list[LedgerEntry]:
@@ -63,8 +76,8 @@ def machine_lines(machine: Machine, train: bool) -> list[LedgerEntry]:
     lines = []
     if accelerator.status == "spec-only":
         text = (
-            f"{accelerator.id} is priced from its datasheet with shares of peak common to its class "
-            f"({step_form().status}, {step_form().as_of})"
+            f"nothing was measured on {accelerator.id}: its datasheet, with shares of peak fitted on other "
+            f"chips ({step_form().as_of})"
         )
         lines.append(
             entry("efficiency", text, "the range covers the class; measure one step and compare", 1.0)

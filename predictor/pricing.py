@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ from predictor.parallel import Divisible, Plan, Share, check_model, collectives,
 from predictor.rent import find_price, list_providers
 from predictor.run import run_time
 from predictor.stack import Stack, default_stack, find_stack
-from predictor.timing import StepTime, accepted_precisions, check_precision, step_time
+from predictor.timing import StepTime, accepted_precisions, check_precision, half_of, step_time
 from predictor.training import (
     OPTIMIZERS,
     RECIPES,
@@ -62,10 +63,9 @@ from predictor.training import (
 from predictor.units import GIGA, HOUR, KWH
 from predictor.values import Array, Sourced
 from predictor.workload import Row, Workload, count
-from predictor.world import Region, default_pue, find_region
+from predictor.world import Region, default_pue, find_region, list_regions
 
 DATA_DATE = "2026-11-20"
-_WORLD = "world"
 T = TypeVar("T")
 
 
@@ -98,8 +98,19 @@ def resolve(job: Job) -> Setting:
         stack=stack,
         recipe=recipe,
         plan=make_plan(job, machine.count),
-        region=find_region(_WORLD if job.region is None else job.region),
+        region=_anywhere() if job.region is None else find_region(job.region),
     )
+
+
+@cache
+def _anywhere() -> Region:
+    """The place when none is given: the world's average, in the range of all countries."""
+    world = find_region("world")
+    grid = world.kgco2e_per_j
+    found = [find_region(id_).kgco2e_per_j.value for id_ in list_regions("country")]
+    low, high = (float(x) for x in np.percentile(found, (5, 95)))
+    source = f"{grid.source}; the range is that of {len(found)} countries"
+    return replace(world, kgco2e_per_j=replace(grid, low=low, high=high, source=source))
 
 
 def read_model(job: Job, plan: Plan, cache: bool = True) -> Graph:
@@ -312,7 +323,9 @@ def _compute_peak(recipe: Recipe, machine: Machine) -> float:
     """The dense peak that utilisation is measured against [flop/s]."""
     peaks = machine.accelerator.peak_flop_per_s
     name = recipe.compute
-    if name not in peaks or (machine.accelerator.kind in {"tpu", "asic"} and name == "fp32"):
+    if name == "fp32":
+        name = half_of(machine.accelerator) or name
+    if name not in peaks:
         name = "bf16" if "bf16" in peaks else "fp16" if "fp16" in peaks else "fp32"
     return peaks[name].value
 
@@ -350,7 +363,7 @@ def _run_part(
                 location=Range.of(carbon.location),
                 market=None if carbon.market is None else Range.of(carbon.market),
             ),
-            embodied=None if carbon.embodied is None else Range.of(carbon.embodied),
+            embodied=Range.of(carbon.embodied),
             total=Range.of(carbon.total),
         ),
         water_l=WaterPart(
@@ -417,8 +430,9 @@ def _ledger(
     return [
         *ledger.model_lines(graph, work, job),
         *ledger.unused_lines(job, plan, setting.machine.accelerator),
-        *ledger.stack_lines(setting.stack, job.stack is not None, plain_share),
+        *ledger.stack_lines(setting.stack, job.stack is not None, plain_share, setting.machine.accelerator),
         *ledger.machine_lines(setting.machine, job.mode == "train"),
+        *ledger.arithmetic_lines(setting.recipe, half_of(setting.machine.accelerator)),
         *ledger.plan_lines(plan, work, communication, bubble),
     ]
 

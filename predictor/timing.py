@@ -85,15 +85,20 @@ def peak_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> float:
     """Dense peak of the units a kernel runs on [flop/s].
 
     float32 products follow the recipe (tf32 where it says so); under fp8 the single bf16 products run in
-    8 bit. A TPU multiplies float32 in one bf16 pass, as XLA does by default.
+    8 bit. TPUs and other chips with a compiler of their own multiply float32 in 16 bit, see ``half_of``.
     """
-    return (
-        accelerator.peak_flop_per_s.get(unit_of(kernel, recipe, accelerator)) or _vector(accelerator)
-    ).value
+    peaks = accelerator.peak_flop_per_s
+    return (peaks.get(unit_of(kernel, recipe, accelerator)) or peaks["fp32"]).value
 
 
-def _vector(accelerator: Accelerator) -> Sourced:
-    return accelerator.peak_flop_per_s["fp32"]
+def half_of(accelerator: Accelerator) -> str | None:
+    """The 16-bit arithmetic in which this chip's compiler multiplies float32 by default; None on GPUs, CPUs.
+
+    Source: XLA on TPU, jax.default_matmul_precision; AWS Neuron, --auto-cast=matmult.
+    """
+    if accelerator.kind not in {"tpu", "asic"}:
+        return None
+    return next((unit for unit in ("bf16", "fp16") if unit in accelerator.peak_flop_per_s), None)
 
 
 def unit_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> str:
@@ -103,8 +108,9 @@ def unit_of(kernel: Kernel, recipe: Recipe, accelerator: Accelerator) -> str:
     own = _OWN_TYPE.get(kernel.dtype, "fp32")
     if own == "fp32" and recipe.compute == "tf32":
         return "tf32"
-    if own == "fp32" and accelerator.kind in {"tpu", "asic"}:
-        return "bf16"
+    half = half_of(accelerator)
+    if own == "fp32" and half:
+        return half
     if recipe.compute == "fp8" and own == "bf16" and kernel.kind == "matmul" and kernel.dims[0] == 1:
         return "fp8"
     return own

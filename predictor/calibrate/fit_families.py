@@ -132,7 +132,7 @@ def fit_quantized_of(data: Data, fits: Fits) -> None:
     """Products in 8 and 4 bit, workstation chips apart: their stack fuses the quantiser."""
     table: dict[str, Any] = {}
     for dtype, (unit, size) in _QUANTIZED.items():
-        table[dtype] = {"base_s": {}, "passes": {}, "rate": {}}
+        table[dtype] = {"base_s": {}, "passes": {}, "cached": {}, "rate": {}}
         for group in ("asynchronous", "classic"):
             ids, samples = [], []
             for system, id_ in data.chips().items():
@@ -147,8 +147,8 @@ def fit_quantized_of(data: Data, fits: Fits) -> None:
                 continue
             found = fit_fused.fit_quantized(samples, size)
             rates = {i: v["rate"] for i, v in zip(ids, found.values, strict=True)}
-            table[dtype]["base_s"][group] = found.values[0]["base_s"]
-            table[dtype]["passes"][group] = found.values[0]["passes"]
+            for name in ("base_s", "passes", "cached"):
+                table[dtype][name][group] = found.values[0][name]
             for name, members in fits.shared["generations"].items():
                 if known := [rates[i] for i in members if i in rates]:
                     table[dtype]["rate"][name] = middle(known)

@@ -13,6 +13,7 @@ from predictor.calibrate.kernel_tables import sha256
 from predictor.calibrate.measurements import Measured
 from predictor.calibrate.step_factors import StepFactors
 from predictor.errors import InputError
+from predictor.kernels.residual import Lattice, pack
 from predictor.profile import own_profiles_dir, profiles_dir
 
 MADE_BY = "predictor calibrate fit"
@@ -63,9 +64,17 @@ def kernels_part(path: Path, rows: Sequence[Measured], rates: Rates) -> dict[str
         "loops": [_loop(row) for row in rows if row.kind == "sustained"],
         "launch_s": {r.key.partition("/")[2]: _digits(r.time_s) for r in rows if r.kind == "launch"},
     }
+    if rates.residual is not None:
+        found["residual"] = packed(rates.residual)
     if rates.sustained is not None:
         found["sustained"] = [_digits(x) for x in rates.sustained]
     return found
+
+
+def packed(lattice: Lattice) -> dict[str, Any]:
+    """Residuals as a fit file holds them."""
+    sides = {side: [int(x) for x in getattr(lattice, side)] for side in "mnk"}
+    return {**sides, "units": lattice.units, "value": pack(lattice.value)}
 
 
 def _versions(row: Measured) -> tuple[tuple[str, str], ...]:
@@ -85,10 +94,15 @@ def _loop(row: Measured) -> dict[str, Any]:
     }
 
 
-def steps_part(path: Path, factors: StepFactors, notes: Sequence[str]) -> dict[str, Any]:
-    """What measured steps add: ``steps`` as predictions read it, and where it is from."""
+def steps_part(
+    path: Path, factors: StepFactors, notes: Sequence[str], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What measured steps add: ``steps`` as predictions read it, and where it is from.
+
+    before  the content that predictions used when the steps were compared with them
+    """
     return {
-        "steps": factors.as_table(),
+        "steps": factors.as_table(before.get("steps")),
         "steps_from": {"rows": len(factors.misses), "sha256": sha256([path]), "notes": list(notes)},
     }
 
@@ -96,13 +110,12 @@ def steps_part(path: Path, factors: StepFactors, notes: Sequence[str]) -> dict[s
 def whole(id_: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The file: what is known already of the chip, replaced part by part.
 
-    A fit of steps alone keeps the rates that were there; a chip without any has an empty table. Steps that
-    were fitted to the old rates are dropped. The residuals of the shipped fit stay: they belong to the
-    kernels, not to the board.
+    A fit of steps alone keeps the rates that were there. The user's own steps are dropped, as they were
+    compared with other rates. What the shipped fit says of kernels' residuals stays.
     """
-    found: dict[str, Any] = {"rates": {}, "source": "", "sha256": ""}
-    for there in (shipped_fit(id_) or {}, own_fit(id_) or {}):
-        found |= {key: value for key, value in there.items() if key not in STEP_KEYS}
+    found: dict[str, Any] = {"source": ""}
+    found |= shipped_fit(id_) or {}
+    found |= {key: value for key, value in (own_fit(id_) or {}).items() if key not in STEP_KEYS}
     for part in parts:
         found |= part
     if not found["source"]:

@@ -121,23 +121,24 @@ def fit_experts(samples: Sequence[Rows]) -> Fitted:
     return fit(form, [s.measured_s for s in samples], FUSED, own, pull=0.3, width=0.15)
 
 
-def quantized_s(of: Rows, rate: float, base_s: float, passes: float, size: float) -> Array:
+def quantized_s(of: Rows, values: Mapping[str, float], size: float) -> Array:
     """Seconds of products in 8 or 4 bit with the quantiser of their input, as inference stacks run them."""
     rows = of.rows
-    chip = replace(of.chip, eta=point(of.chip.eta.value * rate, of.chip.eta), residual=None)
+    eta = of.chip.eta.value * values["rate"]
+    chip = replace(of.chip, eta=point(eta, of.chip.eta), residual=None)
     ones = np.ones(rows.rows)
     found = tiles.parts(ones, rows["m"], rows["n"], rows["k"], size, 2, of.peak_flop_per_s, chip)
-    quantize = tiles.quantize_s(rows["m"], rows["k"], passes, chip)
-    return base_s + quantize + found.total_s(chip.products.softness)
+    quantize = tiles.quantize_s(rows["m"], rows["k"], values["passes"], values["cached"], chip)
+    return values["base_s"] + quantize + found.total_s(chip.products.softness)
 
 
 def fit_quantized(samples: Sequence[Rows], size: float) -> Fitted:
     """Launches and passes of the quantiser, shared, and the share of the peak of every chip."""
 
     def form(place: int, values: Mapping[str, float]) -> Array:
-        return quantized_s(samples[place], values["rate"], values["base_s"], values["passes"], size)
+        return quantized_s(samples[place], values, size)
 
-    shared = {"base_s": 1e-5, "passes": 2.0}
+    shared = {"base_s": 1e-5, "passes": 1.0, "cached": 1.0}
     own = [{"rate": 0.9}] * len(samples)
     return fit(form, [s.measured_s for s in samples], shared, own, pull=0.05, width=0.12)
 

@@ -15,6 +15,7 @@ from predictor.calibrate.posterior import Posterior, posterior, quantiles
 from predictor.errors import InputError
 from predictor.kernels import attention, chip, tiles, vector
 from predictor.kernels.chip import ChipRates
+from predictor.kernels.residual import Lattice
 from predictor.profile import Accelerator
 from predictor.values import Array, Sourced
 
@@ -39,6 +40,7 @@ class Rates:
     names, covariance  of the product rates' logarithms
     quantiles   kind -> (5th, 95th percentile of ln(measured/predicted), rows)
     sustained   burst seconds over those of long loops: (value, sd), None without loops
+    residual    what the tile form misses on chips of this generation, as it was fitted with
     notes       what was widened or left at the value of the class
     """
 
@@ -47,6 +49,7 @@ class Rates:
     covariance: Array
     quantiles: dict[str, tuple[float, float, int]]
     sustained: tuple[float, float] | None
+    residual: Lattice | None
     notes: tuple[str, ...]
 
 
@@ -64,21 +67,17 @@ def sides(rows: Sequence[Measured]) -> Array:
     return np.array([row.kernel.dims for row in rows], float).T.reshape(4, len(rows))
 
 
-def logs(rows: Sequence[Measured]) -> Array:
-    """ln of the measured seconds [rows]."""
-    return np.log([row.time_s for row in rows])
-
-
 def prior_chip(accelerator: Accelerator, shipped: dict[str, Any] | None) -> ChipRates:
     """The chip before its owner measured: the shipped fit of its kind where there is one, else its class."""
     data = chip.shared()
-    known = shipped["rates"] if shipped else {}
+    measured = shipped if shipped and "rates" in shipped else None
+    known = measured["rates"] if measured else {}
     values = chip.class_values(accelerator, data) | {
         name: (value, max(sd, _BOARD_SD)) for name, (value, sd) in known.items()
     }
     value, sd = values["throttle"]
     values["throttle"] = max(value, _LEAST_THROTTLE), max(sd, _THROTTLE_SD)
-    plain = replace(chip.rates(accelerator), residual=chip.residual(accelerator, data, shipped))
+    plain = replace(chip.rates(accelerator), residual=chip.residual(accelerator, data, measured))
     return _replaced(plain, {name: _wide(*values[name]) for name in chip.RATES})
 
 
@@ -88,6 +87,10 @@ def _replaced(of: ChipRates, rates: dict[str, Sourced]) -> ChipRates:
 
 def _wide(value: float, sd: float) -> Sourced:
     return Sourced(value, value * float(np.exp(-1.645 * sd)), value * float(np.exp(1.645 * sd)), "", "")
+
+
+def _logs(rows: Sequence[Measured]) -> Array:
+    return np.log([row.time_s for row in rows])
 
 
 def _sd(number: Sourced) -> float:
@@ -166,7 +169,7 @@ def _against_prior(
 ) -> Posterior:
     prior = [getattr(of, name) for name in names]
     middle = np.log([p.value for p in prior])
-    return posterior(form, logs(rows), row_sd(rows, of, kind), middle, np.array([_sd(p) for p in prior]))
+    return posterior(form, _logs(rows), row_sd(rows, of, kind), middle, np.array([_sd(p) for p in prior]))
 
 
 def unseen_left(rows: Sequence[Measured], of: ChipRates, accelerator: Accelerator) -> Array:
@@ -177,7 +180,7 @@ def unseen_left(rows: Sequence[Measured], of: ChipRates, accelerator: Accelerato
         seen = fit_products([r for r, h in zip(rows, held, strict=True) if not h], of, accelerator)
         test = [r for r, h in zip(rows, held, strict=True) if h]
         fitted = with_rates(of, PRODUCT_RATES, seen.x)
-        left[held] = logs(test) - np.log(product_s(test, fitted, accelerator))
+        left[held] = _logs(test) - np.log(product_s(test, fitted, accelerator))
     return left
 
 
@@ -200,7 +203,11 @@ def fit_rates(
     before = prior_chip(accelerator, shipped)
     found = fit_products(products, before, accelerator)
     after = with_rates(before, PRODUCT_RATES, found.x)
-    _check_eta(after, accelerator, unit)
+    if after.eta.value > _MOST_ETA:
+        raise InputError(
+            f"products reach {after.eta.value:.2f} of the {unit} peak in the profile of {accelerator.id}: it "
+            f"is too low, or the file is of another device; compare: predictor hardware show {accelerator.id}"
+        )
     values = {
         n: (float(np.exp(v)), float(s)) for n, v, s in zip(PRODUCT_RATES, found.x, found.sd, strict=True)
     }
@@ -221,6 +228,7 @@ def fit_rates(
         covariance=found.covariance,
         quantiles={kind: (*q, len(r)) for kind, r in left.items() if (q := quantiles(r)) is not None},
         sustained=_sustained(rows, after, accelerator, unit),
+        residual=before.residual,
         notes=tuple(notes),
     )
 
@@ -248,14 +256,6 @@ def _fit_one(
         return np.log(form(rows, with_rates(of, (name,), x), accelerator))
 
     return _against_prior(seconds, rows, of, (name,), kind)
-
-
-def _check_eta(after: ChipRates, accelerator: Accelerator, unit: str) -> None:
-    if after.eta.value > _MOST_ETA:
-        raise InputError(
-            f"products reach {after.eta.value:.2f} of the {unit} peak in the profile of {accelerator.id}: it "
-            f"is too low, or the file is of another device; compare: predictor hardware show {accelerator.id}"
-        )
 
 
 def _product_notes(rows: Sequence[Measured], before: ChipRates, found: Posterior, unit: str) -> list[str]:
@@ -294,6 +294,6 @@ def _sustained(
     loops = [r for r in rows if r.kind == "sustained" and r.kernel.kind == "matmul" and r.unit == unit]
     if not loops:
         return None
-    ratio = np.log(product_s(loops, of, accelerator)) - logs(loops)
+    ratio = np.log(product_s(loops, of, accelerator)) - _logs(loops)
     sd = float(np.sqrt(0.03**2 + (np.var(ratio) if len(ratio) > 1 else 0.0)))
     return float(np.exp(np.mean(ratio))), sd

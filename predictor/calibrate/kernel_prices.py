@@ -30,11 +30,15 @@ _LARGE = 512
 _BIG_FLOP = 2e10
 _SIXTEEN_BIT = ("bfloat16", "float16")
 _UNIT = {"fp8": ("fp8", 1.0), "fp8_block": ("fp8", 1.0), "nvfp4": ("fp4", 0.5)}
-_BLOCK_SD = 0.15  # of block-scaled 8 bit and of 4 bit beside that of plain 8 bit
+# Beside the spread of plain 8 bit: block-scaled 8 bit and 4 bit, in products and in experts; stacks that run
+# other kernels for them in one release than in the next; loads that one router skews more than another.
+_BLOCK_SD = {"fp8_block": 0.12, "nvfp4": 0.15}
+_BLOCK_EXPERTS_SD = {"fp8_block": 0.1, "nvfp4": 0.35}
+_RELEASE_SD, _SKEW_SD, _TRACE_SD = 0.5, 0.25, 0.2
 _CACHED = 3.0  # rate of a tensor that stays in the last cache, over the memory's
 _CAST_S = 0.7e-6  # of a kernel that casts nothing, replayed
 _CALL_S = {"linear": 60e-6, "bmm": 45e-6, "conv": 90e-6}
-_STREAM_CALL_S, _STREAM_SD = 25e-6, 0.3
+_STREAM_CALL_S, _STREAM_SD = 25e-6, 0.36
 # Short FP32 products outrun the power limit that long ones run into.
 _OUTRUN = 1.5
 # Passes over fp32 tensors, and the share of the bandwidth large ones reach: NeuSight, eight chips.
@@ -71,14 +75,15 @@ def products(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Pr
     m, n, k = rows["m"], rows["n"], rows["k"]
     big = (m >= _LARGE) & (n >= _LARGE) & (k >= _LARGE)
     if how["dtype"] not in _SIXTEEN_BIT:
-        return _quantized(rows, accelerator, rates, how["dtype"], big)
+        return _quantized(rows, accelerator, rates, how["dtype"], big, bool(how.get("sustained")))
     g = rows.number.get("g", np.ones(rows.rows))
     out = rows.number.get("out_byte", np.full(rows.rows, 2.0))
     parts = tiles.parts(g, m, n, k, 2, out, chip.matrix_peak(accelerator), rates)
     more = rows.number.get("more_byte")
     if more is not None:
         parts = replace(parts, extra_s=parts.extra_s + more / (rates.em.value * rates.bandwidth_byte_per_s))
-    return of_parts(parts, rates, rates.t0_s.value, "matmul", big)
+    seconds, sd = of_parts(parts, rates, rates.t0_s.value, "matmul", big)
+    return seconds, np.hypot(sd, _TRACE_SD if how.get("traced") else 0.0)
 
 
 def _rates(accelerator: Accelerator, how: dict[str, Any]) -> ChipRates:
@@ -107,8 +112,10 @@ def _times(number: Sourced, factor: float) -> Sourced:
     return replace(number, value=number.value * factor, low=number.low * factor, high=number.high * factor)
 
 
-def _quantized(rows: Columns, accelerator: Accelerator, rates: ChipRates, dtype: str, big: Any) -> Priced:
-    """Products in 8 and 4 bit with the quantiser of their input."""
+def _quantized(
+    rows: Columns, accelerator: Accelerator, rates: ChipRates, dtype: str, big: Any, other: bool
+) -> Priced:
+    """Products in 8 and 4 bit with the quantiser of their input; ``other``: of another release."""
     unit, size = _UNIT[dtype]
     peak = accelerator.peak_flop_per_s.get(unit)
     if peak is None:
@@ -119,9 +126,10 @@ def _quantized(rows: Columns, accelerator: Accelerator, rates: ChipRates, dtype:
     faster = replace(rates, eta=_times(rates.eta, share), residual=None)
     ones = np.ones(rows.rows)
     parts = tiles.parts(ones, rows["m"], rows["n"], rows["k"], size, 2, peak.value, faster)
-    quantize = tiles.quantize_s(rows["m"], rows["k"], table["passes"][family], rates)
+    passes, cached = table["passes"][family], table["cached"][family]
+    quantize = tiles.quantize_s(rows["m"], rows["k"], passes, cached, rates)
     seconds, sd = of_parts(parts, faster, table["base_s"][family] + quantize, "fp8", big)
-    more = 0.0 if dtype == "fp8" else _BLOCK_SD
+    more = np.hypot(_BLOCK_SD.get(dtype, 0.0), _RELEASE_SD if dtype == "fp8_block" and other else 0.0)
     return seconds, np.sqrt(sd**2 + (_sd(rates.quantized)) ** 2 + more**2)
 
 
@@ -187,8 +195,8 @@ def expert_layers(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) 
         seconds = seconds * experts.skew(rows["moe_ep_size"], rows["num_tokens"])
     spread = rates.spread["experts"]
     own = np.where(rows["num_tokens"] >= 2048, spread.own, spread.small)
-    more = 0.0 if dtype in _SIXTEEN_BIT else _BLOCK_SD
-    skewed = 0.0 if how["distribution"] == "balanced" else 0.12
+    more = _BLOCK_EXPERTS_SD.get(dtype, 0.0)
+    skewed = 0.0 if how["distribution"] == "balanced" else _SKEW_SD
     return seconds, np.sqrt(spread.common**2 + own**2 + _sd(rates.experts) ** 2 + more**2 + skewed**2)
 
 
@@ -208,8 +216,8 @@ def casts(rows: Columns, accelerator: Accelerator, _how: dict[str, Any]) -> Pric
     rates = chip.rates(accelerator)
     byte = 3 * rows["m"] * rows["k"]
     cached = np.where(byte < rates.cache_byte / 2, _CACHED, 1.0)
-    seconds = _CAST_S + tiles.quantize_s(rows["m"], rows["k"], 1.0 / rates.em.value, rates) / cached
-    return seconds, np.full(rows.rows, 0.5)
+    seconds = _CAST_S + tiles.quantize_s(rows["m"], rows["k"], 1.0 / rates.em.value, 0.0, rates) / cached
+    return seconds, np.full(rows.rows, 0.65)
 
 
 def plain_products(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> Priced:
@@ -262,12 +270,12 @@ def exchanges(rows: Columns, accelerator: Accelerator, how: dict[str, Any]) -> P
     if op not in collectives.SWITCHED or rate is None:
         raise RowError("links", f"{op} on {accelerator.id}: no rate of its links")
     if link == "mesh":
-        return collectives.mesh_s(rows["byte"], rows["ranks"]), np.full(rows.rows, 0.2)
+        return collectives.mesh_s(rows["byte"], rows["ranks"]), np.full(rows.rows, 0.08)
     ring = (collectives.PCIE if link == "pcie" else collectives.SWITCHED)[op]
     summed = op == "all_reduce" and link == "switch" and chip.family_of(accelerator) == "asynchronous"
     faster = np.where(summed & (rows["ranks"] >= 8), collectives.IN_SWITCH, 1.0)
     seconds = collectives.exchange_s(ring, rows["byte"], rows["ranks"], rate.value * faster)
-    return seconds, np.where(rows["byte"] >= 2**22, 0.15, 0.3)
+    return seconds, np.where(rows["byte"] >= 2**22, 0.13, 0.3)
 
 
 PRICES: dict[str, Price] = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -33,11 +34,18 @@ def _all_reduce(whole: torch.Tensor, _: torch.Tensor) -> object:
     return distributed.all_reduce(whole)
 
 
+def _named(new: str, old: str) -> Any:
+    """An exchange by its name since PyTorch 2.13, or by the one before."""
+    return getattr(distributed, new, None) or getattr(distributed, old)
+
+
 # Result and input of each have the bytes of the whole message over the group, except where said.
 _EXCHANGES: dict[str, Exchange] = {
     "all_reduce": _all_reduce,
-    "all_gather": distributed.all_gather_into_tensor,
-    "reduce_scatter": lambda whole, part: distributed.reduce_scatter_tensor(part, whole),
+    "all_gather": _named("all_gather_single", "all_gather_into_tensor"),
+    "reduce_scatter": lambda whole, part: _named("reduce_scatter_single", "reduce_scatter_tensor")(
+        part, whole
+    ),
     "all_to_all": lambda whole, _: distributed.all_to_all_single(torch.empty_like(whole), whole),
 }
 

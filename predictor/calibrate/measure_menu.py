@@ -25,7 +25,7 @@ from predictor.calibrate.measure_kernels import product as matmul
 from predictor.calibrate.measure_task import Task
 
 # (m, n, k) or (m, n, k, g): tokens x out x in of a layer, then its gradients, tiny, odd, thin, batched.
-PRODUCTS: tuple[tuple[int, ...], ...] = (
+_SHAPES: tuple[tuple[int, ...], ...] = (
     *((s, s, s) for s in (4096, 2048, 1024, 512, 256, 128, 64, 16, 8192, 3072, 1536, 768, 16384)),
     *((4096, n, k) for n, k in ((768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024))),
     *((8192, n, k) for n, k in ((1024, 4096), (3072, 1024), (5120, 1280), (1280, 5120), (2048, 2048))),
@@ -45,6 +45,7 @@ PRODUCTS: tuple[tuple[int, ...], ...] = (
         (128, 128, 64, 512),
     ),
 )
+PRODUCTS = tuple(dict.fromkeys(_SHAPES))
 # Enough for a type that has one number of its own.
 _FEW: frozenset[tuple[int, ...]] = frozenset(
     (

@@ -217,9 +217,10 @@ class Journal:
     def __init__(self, path: Path, columns: tuple[str, ...], device: str) -> None:
         self.path, self.columns, self.done = path, columns, set[str]()
         if path.exists() and path.stat().st_size:
-            header, rows = read_rows(path)
-            if tuple(header) != columns:
+            if tuple(read_rows(path)[0]) != columns:
                 raise InputError(f"{path}: is no file of this command; give another name with -o")
+            _end_line(path)
+            _, rows = read_rows(path)
             others = sorted({row["device"] for row in rows} - {device})
             if others:
                 raise InputError(
@@ -227,7 +228,6 @@ class Journal:
                     "give another name with -o"
                 )
             self.done = {row["key"] for row in rows}
-            _end_line(path)
         else:
             with path.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(columns)

@@ -21,7 +21,7 @@ from predictor.calibrate.validate import groups_of, recordings, setting_of
 from predictor.errors import InputError, PredictorError
 from predictor.ir import Graph
 from predictor.kernels.chip import rates
-from predictor.kernels.steps import step_form
+from predictor.kernels.steps import chip_factors, step_form
 from predictor.pricing import Setting, price
 from predictor.stack import Span
 from predictor.values import Sourced
@@ -29,6 +29,10 @@ from predictor.values import Sourced
 _FASTER = 1.05
 _NO_HOST, _ALL_HOST = 1e-3, 1e4
 _Z95 = 1.645
+# Boards of one kind differ by their clocks, cooling and software.
+_BOARD_SD = 0.06
+# Models differ in what a launch costs their host, which no draw of a prediction says.
+_HOST_SD = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +108,13 @@ def _widest(a: StepPrior, b: StepPrior) -> StepPrior:
 
 
 def prior_of(setting: Setting) -> StepPrior:
-    """What predictions draw for the chip and for the host of a stack."""
-    chip, form = rates(setting.machine.accelerator), step_form()
-    host = setting.stack.host_s
+    """What predictions draw for the chip and for the host of a stack; another board than the fitted one."""
+    chip = rates(setting.machine.accelerator)
+    factors = chip_factors(chip.id, step_form())
     return StepPrior(
-        compute=float(np.hypot(_sd(chip.eta), _sd(form.chip_compute))),
-        memory=float(np.hypot(_sd(chip.em), _sd(form.chip_memory))),
-        host=_sd(host),
+        compute=max(float(np.hypot(_sd(chip.eta), _sd(factors.compute))), _BOARD_SD),
+        memory=max(float(np.hypot(_sd(chip.em), _sd(factors.memory))), _BOARD_SD),
+        host=float(np.hypot(_sd(setting.stack.host_s), _sd(factors.host))),
     )
 
 
@@ -158,7 +162,7 @@ def _probed(case: Case, setting: Setting, graph: Graph) -> StepPair:
         rest_s=device_s * (1 - compute - memory),
         host_s=host_s,
         measured_s=case.step_s,
-        sd=float(np.sqrt(max(_sd(predicted) ** 2 - known**2, 0.0))),
+        sd=float(np.hypot(np.sqrt(max(_sd(predicted) ** 2 - known**2, 0.0)), waits * _HOST_SD)),
         family=case.family,
     )
 
@@ -176,12 +180,13 @@ def with_host(setting: Setting, factor: float) -> Setting:
 
 
 def with_rates(setting: Setting, compute: float, memory: float) -> Setting:
-    """The setting on a chip with so many times the peaks and the bandwidth, and the power for it."""
+    """The setting on a chip of so many times the clock, the peaks and the bandwidth, power too."""
     old = setting.machine.accelerator
     chip = replace(
         old,
         peak_flop_per_s={name: _times(peak, compute) for name, peak in old.peak_flop_per_s.items()},
         bandwidth_byte_per_s=_times(old.memory_byte_per_s, memory),
+        clock_hz=None if old.clock_hz is None else _times(old.clock_hz, compute),
         limit_w=None if old.limit_w is None else _times(old.limit_w, compute),
     )
     return replace(setting, machine=replace(setting.machine, accelerator=chip))

@@ -107,8 +107,8 @@ def term_prior(name: str) -> Prior:
 # Families that an answer may need, whether or not a measured step has them.
 _CONVOLUTIONS = ("conv", "conv1", "first", "grouped", "depthwise")
 _STREAMS = (
-    "linear batched experts attention scan batch_norm layer_norm group_norm softmax elementwise broadcast mixed "
-    "copy cast cat fill reduce pool pool-max pool-average gather resize optimizer unpriced"
+    "linear batched experts attention scan batch_norm layer_norm group_norm softmax elementwise broadcast "
+    "mixed copy cast cat fill reduce pool pool-max pool-average gather resize optimizer unpriced"
 ).split()
 FAMILIES = (
     *(f"{name}-{way}" for name in _CONVOLUTIONS for way in ("fwd", "dgrad", "wgrad")),

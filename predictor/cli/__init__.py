@@ -1,5 +1,5 @@
 """The command line: ``predictor estimate``, ``compare``, ``trace``, ``hardware``, ``stacks``, ``regions``,
-``validate``.
+``validate``, ``calibrate``.
 
 Importing this package loads typer alone, so that ``--help`` is quick; whatever computes is imported
 inside the command that needs it.

@@ -75,8 +75,9 @@ def fit(
         lines += said
         notes += found
     if steps is not None:
-        with installed(accelerator.id, whole(accelerator.id, parts)):
-            part, said, found = _fitted_steps(steps, accelerator)
+        before = whole(accelerator.id, parts)
+        with installed(accelerator.id, before):
+            part, said, found = _fitted_steps(steps, accelerator, before)
         parts.append(part)
         lines += said
         notes += found
@@ -143,7 +144,7 @@ def _fitted_kernels(path: Path, accelerator: "Accelerator") -> _Part:
     return kernels_part(path, rows, found), lines, [*notes, *found.notes]
 
 
-def _fitted_steps(path: Path, accelerator: "Accelerator") -> _Part:
+def _fitted_steps(path: Path, accelerator: "Accelerator", before: dict[str, Any]) -> _Part:
     """The part of the fit file, lines to show, and notes."""
     from predictor.calibrate.fit_file import steps_part
     from predictor.calibrate.step_factors import NAMES, step_factors
@@ -157,7 +158,7 @@ def _fitted_steps(path: Path, accelerator: "Accelerator") -> _Part:
         for value, sd in [getattr(found, name)]
     ]
     lines = [plain_table(("factor", "value", "sd", "sd before"), table, frozenset({1, 2, 3}))]
-    return steps_part(path, found, steps.notes), lines, list(steps.notes)
+    return steps_part(path, found, steps.notes, before), lines, list(steps.notes)
 
 
 def _mark(id_: str, profile: Path | None) -> bool:

@@ -1,7 +1,7 @@
 """Bounds of the rows that have forms of their own: matrix products, expert products, fused attention.
 
-They enter the table of ``steps`` as seconds at the chip's middle rates, so that coefficients of their families,
-draws of the chip and the fit treat every row alike.
+They enter the table of ``steps`` as seconds at the chip's middle rates, so that coefficients of their
+families, draws of the chip and the fit treat every row alike.
 """
 
 from collections.abc import Sequence

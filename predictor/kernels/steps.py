@@ -267,8 +267,8 @@ def table_of(
     units, peak  arithmetic of each row and its dense peak [flop/s]
     flop, byte   what one kernel executes and moves
 
-    Shares were fitted on a chip of the class's middle rates; one that reaches more of its peak or bandwidth in
-    products reaches as much more elsewhere.
+    Shares were fitted on a chip of the class's middle rates; one that reaches more of its peak or bandwidth
+    in products reaches as much more elsewhere.
     """
     own = bounds_of(kernels, classes, units, peak, chip)
     given = ~np.isnan(own.compute_s)

@@ -30,6 +30,7 @@ _LEAST_SUM = 128  # of one part of a split sum
 _STEP = 64  # the sum runs in steps of this many
 _CALM_S = 3e-4  # kernels up to this long keep their clock
 _US = 1e6
+_CACHE_BYTE_PER_CLOCK = 64.0
 _CHUNK = 64  # rows at a time: arrays small enough to stay in the cache
 
 TILES = tuple(
@@ -115,9 +116,14 @@ def seconds(p: Parts, chip: ChipRates) -> Array:
     return chip.t0_s.value + p.total_s(chip.products.softness)
 
 
-def quantize_s(m: Array, k: Array, passes: float, chip: ChipRates) -> Array:
-    """Casting a 16-bit [m, k] to 8 bit before a product: ``passes`` times 3 byte per element [s]."""
-    return np.asarray(passes * 3 * m * k / chip.bandwidth_byte_per_s)
+def quantize_s(m: Array, k: Array, passes: float, cached: float, chip: ChipRates) -> Array:
+    """Casting a 16-bit [m, k] to 8 bit before a product, 3 byte per element and pass [s].
+
+    passes  through device memory
+    cached  through the last cache, at 64 byte per clock and processor
+    """
+    through_cache = chip.units * chip.clock_hz * _CACHE_BYTE_PER_CLOCK
+    return np.asarray(3 * m * k * (passes / chip.bandwidth_byte_per_s + cached / through_cache))
 
 
 def _best(rows: list[Array], chip: ChipRates, form: Products) -> tuple[Array, ...]:

@@ -207,7 +207,7 @@ def traces(path: Path, rows: Sequence[Row]) -> Iterator[Read]:
         g, m, n, k, seconds = np.array(found).T
         number = {"g": g, "m": m, "n": n, "k": k, "latency_ms": seconds * 1e3}
         columns = Columns(number, {}, len(found))
-        how = {"dtype": "bfloat16", "stack": "", "sustained": 1.0}
+        how = {"dtype": "bfloat16", "stack": "", "sustained": 1.0, "traced": 1.0}
         yield from groups(path, source, "products", columns, [], how, accelerator)
 
 
