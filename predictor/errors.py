@@ -19,6 +19,10 @@ class InputError(PredictorError):
     exit_code = 2
 
 
+class UnknownNameError(InputError):
+    """Nothing of the kind asked for has this name; the message holds near ones."""
+
+
 class UnsupportedError(InputError):
     """The input is understood, and outside what can be predicted; the message says why."""
 

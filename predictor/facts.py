@@ -25,6 +25,7 @@ FACT_COLUMNS = ("value", "low", "high", "unit", "as_of", "source", "licence", "s
 """Columns that every table of facts has after its own."""
 
 _DATE = re.compile(r"^\d{4}(-\d{2}(-\d{2})?)?$")
+_NEGATIVE = re.compile(r"^\s*-\s*[0-9.]*[1-9]|^\s*-\s*inf", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def read_facts(table: Table, folder: Path = DATA) -> tuple[Fact, ...]:
 
 def _fact(table: Table, row: Row) -> Fact:
     """The row as a fact, every rule checked."""
+    _check_sign(table, row)
     rule = _rule(table, row)
     value, low, high = _numbers(table, row)
     if not low <= value <= high:
@@ -129,6 +131,19 @@ def _fact(table: Table, row: Row) -> Fact:
     factor = UNITS[rule.unit][1]
     number = Sourced(value * factor, low * factor, high * factor, row["source"], row["as_of"], row["status"])
     return Fact({key: row[key] for key in table.keys}, number, rule.unit, row["licence"], row["note"])
+
+
+def _check_sign(table: Table, row: Row) -> None:
+    """Refuse a negative figure before anything else that may be wrong with the row."""
+    for column in ("value", "low", "high"):
+        if not _NEGATIVE.match(row[column]):
+            continue
+        rule = table.rules.get(row["quantity"])
+        accepted = f", accepted: {f'{rule.least:g} to {rule.most:g} {rule.unit}'.strip()}" if rule else ""
+        raise InputError(
+            f"{_where(table, row)}: {column} is {row[column].strip()}: a negative figure is impossible for "
+            f"'{row['quantity']}'{accepted}"
+        )
 
 
 def _rule(table: Table, row: Row) -> Rule:

@@ -7,16 +7,25 @@ is taken by class, marked ``estimate`` with a wide range and named in ``notes``.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from predictor.accelerator import LIMIT_W
 from predictor.errors import InputError
 from predictor.hosts import PSU_EFFICIENCY, host_share
 from predictor.node import SHOWN, Node, node_quantities
-from predictor.node_index import find_node, host_of, list_nodes, usual_node, usual_pod
-from predictor.profile import Accelerator, Note, find_profile
+from predictor.node_index import find_accelerator, find_node, host_of, list_nodes, usual_node, usual_pod
+from predictor.profile import Accelerator, Note
+from predictor.tpu_slice import TpuSlice, read_slice
 from predictor.values import Sourced
-from predictor.wiring import INTERNODE_BYTE_PER_S, Wiring, find_fabric, internode_rate, intranode_rate, wire
+from predictor.wiring import (
+    INTERNODE_BYTE_PER_S,
+    Fabric,
+    Wiring,
+    find_fabric,
+    internode_rate,
+    intranode_rate,
+    wire,
+)
 
 __all__ = [
     "LIMIT_W",
@@ -24,6 +33,7 @@ __all__ = [
     "Machine",
     "Node",
     "build_machine",
+    "find_accelerator",
     "find_node",
     "list_nodes",
     "node_quantities",
@@ -73,8 +83,9 @@ def build_machine(
     """The machine people mean by ``hardware``, ``count`` and ``nodes``.
 
     hardware  id or alias of an accelerator ("h100"), of a node or pod ("nvidia-dgx-h100", "tpu-v4-pod") or
-              a cloud instance ("aws:p5.48xlarge"), with a count in front if wanted ("8x h100")
-    count     accelerators in all; when ``hardware`` is a node, pod or instance, how many of those; default 1
+              a cloud instance ("aws:p5.48xlarge", or "p5.48xlarge" where one provider has it) or a TPU
+              slice ("v3-8"), with a count in front if wanted ("8x h100")
+    count     accelerators in all; of a node, pod, instance or slice, how many of those; default 1
     nodes     nodes in all; with ``count`` it must agree
     profile   a profile file whose accelerator is known by its names too
     """
@@ -87,8 +98,11 @@ def build_machine(
             raise InputError(f"{what} is {number}, it must be at least 1")
     node = find_node(name)
     if node:
-        return _of_node(node, name, count, nodes, find_profile(node.accelerator, profile))
-    accelerator = find_profile(name, profile)
+        return _of_node(node, name, count, nodes, find_accelerator(node.accelerator, profile))
+    tpu_slice = read_slice(name)
+    if tpu_slice:
+        return _of_slice(tpu_slice, name, count or 1, nodes, profile)
+    accelerator = find_accelerator(name, profile)
     usual = usual_node(accelerator.id)
     per_node = usual.per_node if usual else accelerator.per_node
     if count is None:
@@ -120,7 +134,39 @@ def _of_node(
     if count is None and nodes is not None and nodes % each:
         raise InputError(f"a '{name}' has {each} nodes, and {nodes} are not a multiple of it; give count")
     number = count or (nodes or each) // each
-    return _assemble(accelerator, unit, number * node.per_node, pod)
+    machine = _assemble(accelerator, unit, number * node.per_node, pod)
+    return _told(machine, _number_note(number, node.per_node, name)) if number > 1 else machine
+
+
+def _of_slice(tpu_slice: TpuSlice, name: str, number: int, nodes: int | None, profile: str | None) -> Machine:
+    """``number`` TPU slices, each joined by links of its own."""
+    accelerator = find_accelerator(tpu_slice.accelerator, profile)
+    host, pod = usual_node(accelerator.id), usual_pod(accelerator.id)
+    chips = tpu_slice.chips
+    if pod and chips > pod.per_node:
+        raise InputError(f"'{name}' has {chips} chips, and a pod of {accelerator.id} has {pod.per_node}")
+    if pod and number > 1:
+        pod = replace(pod, per_node=chips)
+    machine = _assemble(accelerator, host, number * chips, pod)
+    if nodes not in (None, machine.nodes):
+        raise InputError(
+            f"{number} of '{name}' are {number * chips} chips on {machine.nodes} node(s), not {nodes}; "
+            "give one of them"
+        )
+    text = f"the number in '{name}' counts {tpu_slice.counts}: {chips} x {accelerator.id}"
+    told: Note = ("slice", text, f"write '{chips}x {tpu_slice.accelerator}' to count chips")
+    machine = _told(machine, told)
+    return _told(machine, _number_note(number, chips, name)) if number > 1 else machine
+
+
+def _number_note(number: int, each: int, name: str) -> Note:
+    """How many accelerators a count of nodes, pods, instances or slices comes to."""
+    text = f"{number} x '{name}' of {each}: {number * each} accelerators"
+    return "count", text, "name the accelerator to count accelerators"
+
+
+def _told(machine: Machine, note: Note) -> Machine:
+    return replace(machine, notes=(note, *machine.notes))
 
 
 def _check_nodes(name: str, count: int, nodes: int | None, per_node: int) -> None:
@@ -157,8 +203,18 @@ def _assemble(accelerator: Accelerator, node: Node | None, count: int, pod: Node
         server_embodied_kgco2e=host.embodied_kgco2e,
         system_w=host.system_w,
         wiring=wire(accelerator, node, fabric, size < count <= fabric.size),
-        notes=_notes(accelerator, node, whole, host.power_w, (count, nodes, size, used), internode),
+        notes=_notes(accelerator, node, whole, host.power_w, (count, nodes, size, used), internode)
+        + (_fabric_note(fabric, count) if nodes > 1 else ()),
     )
+
+
+def _fabric_note(fabric: Fabric, count: int) -> tuple[Note, ...]:
+    """More than one pod or slice: what joins its accelerators does not reach the others."""
+    if fabric.pod is None or count <= fabric.size:
+        return ()
+    each = f"{math.ceil(count / fabric.size)} x {fabric.size}"
+    text = f"more than one fabric joins ({each}): each pod or slice is a fabric of its own"
+    return (("fabric", text, "between them the network of the nodes is priced"),)
 
 
 def _notes(

@@ -225,6 +225,10 @@ def _check_kind(file: NodeFile, where: str) -> None:
 
 def _check_instances(file: NodeFile, where: str) -> None:
     provider = file.id.partition("-")[0]
+    names = [size.name.casefold() for size in file.instance]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"{where}: instance: '{twice}' stands there twice")
     for size in file.instance:
         if size.name.partition(":")[0] != provider:
             raise InputError(

@@ -7,14 +7,26 @@ A file in the user's own folder stands in for the shipped one of the same name.
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 from predictor.errors import InputError, did_you_mean
 from predictor.node import Node, read_nodes
 from predictor.node_file import load_file
-from predictor.profile import fold, list_profiles, own_profiles_dir, profiles_dir
+from predictor.profile import (
+    Accelerator,
+    find_profile,
+    fold,
+    list_profiles,
+    load_profile,
+    own_profiles_dir,
+    profiles_dir,
+    read_header,
+)
 from predictor.quantity import read_toml
+
+_INSTANCE_NAME = re.compile(r"""^name *= *["']([^"':]+:[^"']+)["']""", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class _Head:
     hosted_by: str
     usual: bool
     names: tuple[str, ...]
+    instances: tuple[str, ...] = ()
 
 
 def nodes_dirs() -> tuple[Path, Path]:
@@ -39,7 +52,8 @@ def nodes_dirs() -> tuple[Path, Path]:
 def find_node(name: str) -> Node | None:
     """The node with this id or name, or of this ``.toml`` file; None when the name is not a node's.
 
-    A name with a provider ("aws:...") can only be an instance: InputError when it is not known.
+    The provider of an instance may be left out ("p5.48xlarge") where one provider alone has the name. A
+    name with a provider ("aws:...") can only be an instance: InputError when it is not known.
     """
     if name.endswith(".toml"):
         return _from_file(Path(name))
@@ -47,15 +61,38 @@ def find_node(name: str) -> Node | None:
     owner = _owners(heads).get(fold(name))
     if owner:
         return _load(owner, heads)[0]
-    known = _instances(fold(name))
-    found = known.get(fold(name)) or known.get(fold(name.replace(":", ":Standard_", 1)))
+    full = name if ":" in name else _with_provider(name, heads)
+    known = _instances(fold(full))
+    found = known.get(fold(full)) or known.get(fold(full.replace(":", ":Standard_", 1)))
     if found is None and ":" in name:
-        spelled = [spelling for node in list_nodes() for spelling in node.names if ":" in spelling]
         raise InputError(
-            f"unknown cloud instance '{name}'{did_you_mean(name, spelled)}\n"
+            f"unknown cloud instance '{name}'{did_you_mean(name, instance_names())}\n"
             "an accelerator will do as well, for example '8x h100'; known names: predictor hardware list"
         )
     return found
+
+
+def find_accelerator(name: str, profile: str | None = None) -> Accelerator:
+    """The accelerator ``find_profile`` finds; a name that nothing has is refused with near ones of all."""
+    try:
+        return find_profile(name, profile)
+    except InputError:
+        if name.endswith(".toml") or fold(name) in map(fold, _accelerator_names()):
+            raise
+        if profile:
+            load_profile(Path(profile))  # says what is wrong with it
+    heads = _heads()
+    nodes = [known for head in heads if head.kind != "instance" for known in (head.id, *head.names)]
+    near = did_you_mean(name, [*_accelerator_names(), *nodes]) or _near_instances(name)
+    raise InputError(
+        f"unknown accelerator, node or instance '{name}'{near}\n"
+        "known names: predictor hardware list; a chip of your own: predictor hardware add"
+    )
+
+
+def instance_names() -> list[str]:
+    """Cloud instances as their providers spell them, the provider in front: "aws:p5.48xlarge"."""
+    return [name for head in _heads() for name in head.instances]
 
 
 def list_nodes() -> list[Node]:
@@ -85,6 +122,49 @@ def host_of(node: Node) -> Node | None:
     if node.power_of in {"", node.id}:
         return node if node.power_of else None
     return find_node(node.power_of)
+
+
+def _bare(name: str) -> str:
+    """An instance's name without its provider and without what Azure puts in front of all names, folded."""
+    return fold(name.partition(":")[2] or name).removeprefix("standard")
+
+
+def _with_provider(name: str, heads: tuple[_Head, ...]) -> str:
+    """An instance named without its provider, with it; ``name`` where none has it. Two are refused."""
+    spelled = _by_bare_name(heads).get(_bare(name), ())
+    if len(spelled) > 1:
+        raise InputError(
+            f"'{name}' is an instance of {len(spelled)} providers: {', '.join(spelled)}; name one"
+        )
+    return spelled[0] if spelled else name
+
+
+@cache
+def _by_bare_name(heads: tuple[_Head, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for spelled in dict.fromkeys(name for head in heads for name in head.instances):
+        found[_bare(spelled)] = (*found.get(_bare(spelled), ()), spelled)
+    return found
+
+
+def _near_instances(name: str) -> str:
+    """Instances whose names are near without their provider; they are told with it."""
+    spelled = {_bare(known): known for known in instance_names()}
+    near = get_close_matches(_bare(name), spelled, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(spelled[known]) for known in near)}?" if near else ""
+
+
+def _accelerator_names() -> list[str]:
+    """Ids and aliases of all profiles as spelled; of a faulty one of the user's its id."""
+    names = list_profiles()
+    for folder in (profiles_dir(), own_profiles_dir()):
+        for path in _files(folder):
+            try:
+                aliases = read_header(path).get("aliases", [])
+            except InputError:
+                continue
+            names += map(str, aliases) if isinstance(aliases, list) else []
+    return names
 
 
 def _usual(accelerator: str, pod: bool) -> Node | None:
@@ -126,15 +206,16 @@ def _merged(shipped: tuple[_Head, ...], own: tuple[_Head, ...]) -> tuple[_Head, 
     return tuple(sorted({head.id: head for head in (*shipped, *own)}.values(), key=lambda head: head.id))
 
 
-def _top(path: Path) -> dict[str, object]:
-    """Keys before the first table."""
-    text = path.read_text(encoding="utf-8")
+def _top(path: Path, text: str | None = None) -> dict[str, object]:
+    """Keys before the first table of a file, of its ``text`` where that was read already."""
+    text = path.read_text(encoding="utf-8") if text is None else text
     return read_toml(path, re.split(r"^\[", text, maxsplit=1, flags=re.MULTILINE)[0])
 
 
 @cache
 def _head(path: Path, changed_ns: int) -> _Head:
-    top = _top(path)
+    text = path.read_text(encoding="utf-8")
+    top = _top(path, text)
     aliases = top.get("aliases")
     return _Head(
         id=path.stem,
@@ -145,6 +226,7 @@ def _head(path: Path, changed_ns: int) -> _Head:
         hosted_by=str(top.get("hosted_by", "")),
         usual=top.get("usual") is True,
         names=tuple(map(str, aliases)) if isinstance(aliases, list) else (),
+        instances=tuple(_INSTANCE_NAME.findall(text)) if top.get("kind") == "instance" else (),
     )
 
 

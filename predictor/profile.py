@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.accelerator import Accelerator, Note, from_facts
-from predictor.errors import InputError, did_you_mean
+from predictor.errors import InputError, UnknownNameError, did_you_mean
 from predictor.profile_file import read_file
 from predictor.quantity import read_toml
 
@@ -23,6 +23,7 @@ __all__ = [
     "Accelerator",
     "Note",
     "check_names",
+    "find_by_id",
     "find_profile",
     "fold",
     "list_profiles",
@@ -78,33 +79,64 @@ def find_profile(name: str, profile: str | None = None) -> Accelerator:
     ones; a name with two owners, with both; a fault of the file, with key and rule.
     """
     if profile:
-        given = load_profile(Path(profile))
+        given = _given(Path(profile))
         if fold(name) in {fold(known) for known in (given.id, *given.aliases)}:
             return given
     if name.endswith(".toml"):
-        return load_profile(Path(name))
+        return _given(Path(name))
     own = _own_entries()
     entry = _owner(name, own)
     if entry is None:
-        raise InputError(
+        _refuse_shared(name, own)
+        raise UnknownNameError(
             f"unknown accelerator '{name}'{did_you_mean(name, _spelled(own))}\n"
             "known names: predictor hardware list; a chip of your own: predictor hardware add"
         )
+    found = _loaded(entry.path, _changed_ns(entry.path))
     if entry.id in own:
         check_names(entry.names, entry.path)
-    return _loaded(entry.path, _changed_ns(entry.path))
+    return found
+
+
+def find_by_id(id_: str) -> Accelerator:
+    """One of ``list_profiles()``; of the user's own raises what ``find_profile`` does, also where a shipped
+    profile keeps its name."""
+    path = own_profiles().get(id_)
+    return _given(path) if path else find_profile(id_)
 
 
 def load_profile(path: Path) -> Accelerator:
     """Read and check one profile file; InputError names the file, the key and the rule."""
-    return from_facts(read_file(path))
+    found = from_facts(read_file(path))
+    _check_status(found, path)
+    return found
+
+
+def _check_status(found: Accelerator, path: Path) -> None:
+    """Refuse a status that contradicts the fits: one lies beside the file, or where fits are looked for."""
+    name = f"{found.id}.fit.json"
+    if found.status == "fitted" and not any(
+        (folder / name).exists() for folder in (path.parent, own_profiles_dir(), profiles_dir())
+    ):
+        raise InputError(f"{path}: status is 'fitted', and no {name} lies beside it; write 'spec-only'")
+    if found.status == "spec-only" and (path.parent / name).exists():
+        raise InputError(f"{path}: status is 'spec-only', and {name} lies beside it; write 'fitted'")
+
+
+def _given(path: Path) -> Accelerator:
+    """The accelerator of a file of the user's, its names checked."""
+    found = load_profile(path)
+    check_names((found.id, *found.aliases), path)
+    return found
 
 
 def check_names(names: Iterable[str], path: Path) -> None:
-    """Raise InputError when a profile other than the one of the same id owns one of ``names``."""
-    own = _own_entries() | {path.stem: _Entry(path.stem, path, tuple(names))}
+    """Raise InputError when a profile or node other than the one of the same id owns one of ``names``."""
+    claims = [*_own_entries().values(), *_shipped(profiles_dir()).values(), *_nodes()]
     for name in names:
-        _owner(name, own)
+        other = next((c for c in claims if c.id != path.stem and fold(name) in map(fold, c.names)), None)
+        if other:
+            raise _two_owners(name, [_Entry(path.stem, path, ()), other])
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -119,11 +151,12 @@ def read_header(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One file and the names that it claims, its id first, as spelled."""
+    """One file and the names that it claims, its id first, as spelled; ``shared`` ones with others."""
 
     id: str
     path: Path
     names: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -141,9 +174,34 @@ def _loaded(path: Path, _changed_ns: int) -> Accelerator:
 
 @cache
 def _entry(path: Path, _changed_ns: int) -> _Entry:
-    aliases = read_header(path).get("aliases", [])
-    aliases = aliases if isinstance(aliases, list) else []
-    return _Entry(path.stem, path, (path.stem, *map(str, aliases)))
+    head = read_header(path)
+    if head.get("id") != path.stem:
+        return _Entry(path.stem, path, (path.stem,))  # refused when used
+    return _Entry(path.stem, path, (path.stem, *_texts(head, "aliases")), _texts(head, "shared_names"))
+
+
+def _texts(head: dict[str, Any], key: str) -> tuple[str, ...]:
+    found = head.get(key)
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+@cache
+def _node(path: Path, _changed_ns: int) -> _Entry | None:
+    """A server, rack or pod by its names; an instance's hold a colon, which no accelerator's may."""
+    try:
+        head = read_header(path)
+    except InputError:
+        return None  # refused when used
+    if head.get("kind") == "instance":
+        return None
+    return _Entry(path.stem, path, (path.stem, *_texts(head, "aliases")))
+
+
+def _nodes() -> list[_Entry]:
+    """Names of nodes, the user's own in place of shipped ones."""
+    paths = [*_files(profiles_dir() / "nodes"), *_files(own_profiles_dir() / "nodes")]
+    found = {path.stem: _node(path, _changed_ns(path)) for path in paths}
+    return [entry for entry in found.values() if entry]
 
 
 @cache
@@ -175,21 +233,31 @@ def _own_entries() -> dict[str, _Entry]:
 
 
 def _owner(name: str, own: dict[str, _Entry]) -> _Entry | None:
-    """Who owns ``name``: among ``own`` and those shipped profiles that ``own`` does not replace."""
+    """Who owns ``name``: a shipped profile, or its stand-in of the same id, before others of ``own``."""
     folded = fold(name)
-    owners = [entry for entry in own.values() if folded in map(fold, entry.names)]
     shipped = _shipped_owners(profiles_dir()).get(folded)
     if shipped and shipped.id not in own:
-        owners.append(shipped)
-    if len(owners) > 1:
+        return shipped
+    owners = [entry for entry in own.values() if folded in map(fold, entry.names)]
+    replaced = [entry for entry in owners if shipped and entry.id == shipped.id]
+    if len(owners) > 1 and not replaced:
         raise _two_owners(name, owners)
-    return owners[0] if owners else None
+    return next(iter(replaced or owners), None)
+
+
+def _refuse_shared(name: str, own: dict[str, _Entry]) -> None:
+    """Raise InputError with the ids when ``name`` is one that several accelerators go by."""
+    known = _shipped(profiles_dir()) | own
+    found = sorted(entry.id for entry in known.values() if fold(name) in map(fold, entry.shared))
+    if found:
+        raise InputError(f"'{name}' may be {' or '.join(found)}; write its id")
 
 
 def _two_owners(name: str, owners: list[_Entry]) -> InputError:
     files = " and ".join(str(owner.path) for owner in owners)
     return InputError(
-        f"alias '{name}' belongs to {len(owners)} profiles: {files}; take it out of one of them"
+        f"alias '{name}' belongs to {len(owners)} profiles: {files}; take it out of one of them, "
+        "or give one the id of the other to stand in for it"
     )
 
 

@@ -5,14 +5,16 @@ rule, and returns the facts with every figure in base units. ``hardware_profiles
 same list for people.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from predictor.bounds import check_bounds
 from predictor.errors import InputError
-from predictor.quantity import Day, Quantity, Remark, Table, Text, explain, read_toml, sourced
+from predictor.quantity import Day, Quantity, Remark, Table, Text, check_past, explain, read_toml, sourced
 from predictor.values import Sourced
 
 README = "hardware_profiles/README.md"
@@ -101,6 +103,7 @@ class ProfileFile(Table):
     training_note: Text | None = None
     release_date: Day
     aliases: list[Text]
+    shared_names: list[Text] = Field(default_factory=list)
     accelerators_per_node: Annotated[int, Field(ge=1)]
     software_sees: Annotated[int, Field(ge=1)] = 1
     fabric_size: Annotated[int, Field(ge=1)] | None = None
@@ -124,6 +127,12 @@ class ProfileFile(Table):
     notes: list[Remark] = Field(default_factory=list)
 
 
+EARLIEST = "2005"
+"""No older chip is described: programs for them did not exist."""
+
+_INSTANCE = re.compile(r"^[a-z]+:[a-z0-9._-]+$", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """A checked file: its words as written, its figures in base units and per device, their notes."""
@@ -141,6 +150,8 @@ def read_file(path: Path) -> Facts:
 def check_content(content: dict[str, Any], path: Path) -> Facts:
     """Check what stands, or is about to stand, in the file ``path``; raises as ``read_file`` does."""
     where = str(path)
+    if not content.get("id"):
+        raise InputError(f"{where}: 'id' is missing")
     try:
         file = ProfileFile.model_validate(content)
     except ValidationError as error:
@@ -149,6 +160,7 @@ def check_content(content: dict[str, Any], path: Path) -> Facts:
         raise InputError(f"{where}: id is '{file.id}', it must equal the file name '{path.stem}'")
     if not file.training and file.training_note is None:
         raise InputError(f"{where}: training is false; say why in 'training_note'")
+    _check_words(file, path)
     written = {key: found for key in DIMENSIONS if (found := _quantity(file, key)) is not None}
     figures = {
         key: sourced(
@@ -156,6 +168,7 @@ def check_content(content: dict[str, Any], path: Path) -> Facts:
         )
         for key, found in written.items()
     }
+    check_bounds(figures, where)
     _check_power(figures, where)
     _check_peaks(file, figures, where)
     return Facts(file, figures, {key: found.note for key, found in written.items() if found.note})
@@ -167,6 +180,18 @@ def _quantity(file: ProfileFile, key: str) -> Quantity | None:
         found = getattr(found, part)
     assert found is None or isinstance(found, Quantity)
     return found
+
+
+def _check_words(file: ProfileFile, path: Path) -> None:
+    """Refuse an impossible release, and an alias that a cloud instance would have."""
+    check_past(file.release_date, f"{path}: release_date")
+    if str(file.release_date) < EARLIEST:
+        raise InputError(f"{path}: release_date is {file.release_date}, accepted: from {EARLIEST} to today")
+    for name in (*file.aliases, *file.shared_names):
+        if _INSTANCE.match(name):
+            raise InputError(
+                f"{path}: aliases: '{name}' reads as a cloud instance, PROVIDER:NAME; take it out"
+            )
 
 
 def _check_power(figures: dict[str, Sourced], where: str) -> None:
@@ -199,6 +224,7 @@ HALF_RATE = "half rate"
 # Rubin, MI300X, Max 1550), fp8 at twice (Ada to B300). Matrix engines of others differ more: Gaudi 3 and
 # TPU v5p run fp8 as bf16, Groq int8 at four times fp16. int8 and fp4 keep the full rate where fp32
 # accumulation halves the others (RTX 4090: int8 four times fp16). B300 runs fp4 at three times fp8.
+# 16 bit over vector fp32: B200 30, Xeon with AMX 32, Gaudi 3 117.
 _PAIRS = (
     _Pair("fp16", ("bf16",), 0, 1.02),
     _Pair("bf16", ("fp16",), 0, 1.02),
@@ -209,6 +235,10 @@ _PAIRS = (
     _Pair("fp4", ("fp8",), 0, 3.1, halved=4.2),
     _Pair("int8", ("fp16", "bf16"), 0, 2.1, halved=4.2, kinds=("gpu",)),
     _Pair("int8", ("fp16", "bf16"), 0, 4.2, kinds=("tpu", "asic", "cpu")),
+    _Pair("fp16", ("fp32",), 0, 70, kinds=("gpu", "cpu")),
+    _Pair("bf16", ("fp32",), 0, 70, kinds=("gpu", "cpu")),
+    _Pair("fp16", ("fp32",), 0, 240, kinds=("tpu", "asic")),
+    _Pair("bf16", ("fp32",), 0, 240, kinds=("tpu", "asic")),
     _Pair("fp64", ("fp32",), 0, 1.05),
     _Pair("fp64_matrix", ("fp64",), 0.9, 2.1),
     _Pair("fp16_vector", ("fp32",), 0, 4.2),

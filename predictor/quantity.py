@@ -16,6 +16,17 @@ Text = Annotated[str, Field(min_length=1)]
 Day = datetime.date | Annotated[str, Field(pattern=r"^\d{4}(-\d{2})?$")]
 
 
+SHIPPED = "2026-11-20"
+"""Newest date of the shipped data: a clock that says less is slow, and no reason to refuse them."""
+
+
+def check_past(day: datetime.date | str, where: str) -> None:
+    """Raise InputError when a date (a day, "2026-11" or "2026") lies in the future."""
+    today = max(str(datetime.date.today()), SHIPPED)
+    if str(day) > today[: len(str(day))]:
+        raise InputError(f"{where} is {day}, in the future; accepted: up to today, {today}")
+
+
 class Table(BaseModel):
     """A table of a data file: unknown keys and wrong types are refused."""
 
@@ -46,6 +57,7 @@ class Remark(Table):
 
 def sourced(quantity: Quantity, dimension: str, where: str, share: float = 1.0) -> Sourced:
     """``quantity`` in base units times ``share``, its rules checked; InputError says ``where``."""
+    check_past(quantity.as_of, f"{where}: as_of")
     if (quantity.low is None) != (quantity.high is None):
         raise InputError(f"{where}: low and high belong together; give both")
     low = quantity.value if quantity.low is None else quantity.low

@@ -31,6 +31,12 @@ KINDS = {
 
 SITES = ("cloud", "hpc")
 
+GROUPS = frozenset(
+    "eu eu27 eu-27 eu28 eu-28 european-union europe africa asia oceania north-america south-america "
+    "latin-america middle-east americas apac emea asean oecd g7 g20".split()
+)
+"""Names of groups of countries: none has one grid."""
+
 # These stand for themselves: a country without a figure is refused, it does not become the world.
 WHOLE = ("world", "country")
 
@@ -70,12 +76,22 @@ def find_zone(name: str) -> Zone:
     """
     zones, found = read_zones(), _names().get(fold(name), [])
     if not found:
-        near = did_you_mean(fold(name), _names())
-        raise InputError(f"unknown region '{name}'{near}\nknown names: predictor regions list")
+        raise InputError(f"unknown region '{name}'{near_zones(name)}\nknown names: predictor regions list")
     if len(found) > 1:
         choices = " or ".join(f"'{id_}' ({zones[id_].name})" for id_ in found)
         raise InputError(f"region '{name}' may be {choices}; write its id")
     return zones[found[0]]
+
+
+def near_zones(name: str) -> str:
+    """What may be meant by a name that is no place: near names, or that a group of countries is none.
+
+    Two letters are a code of their own: another country's, one letter away, is no typing error.
+    """
+    folded = fold(name)
+    if folded in GROUPS:
+        return ": a group of countries; name one"
+    return did_you_mean(folded, _names()) if len(folded) > 2 else ""
 
 
 def lineage(zone: Zone) -> Iterator[Zone]:

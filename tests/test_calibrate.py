@@ -25,7 +25,7 @@ from predictor.calibrate.residuals import Points, kernel_points
 from predictor.calibrate.step_factors import StepPair, StepPrior, step_factors
 from predictor.calibrate.step_pairs import steps_of
 from predictor.calibrate.tables import read_tables
-from predictor.errors import InputError
+from predictor.errors import InputError, PredictorError
 from predictor.ir import Work
 from predictor.kernels.chip import rates
 from predictor.ops import Kernel
@@ -412,6 +412,24 @@ def test_what_cannot_run_is_a_row_with_a_reason(tmp_path, monkeypatch):
     done = measure(CPU, tmp_path / "x.csv", "x", PLAN, lambda _: None)
     assert done.failed == done.written == 2
     assert "RuntimeError: no such kernel\n" in (tmp_path / "x.csv").read_text()
+
+
+def test_a_device_that_answers_no_more_ends_the_run(tmp_path, monkeypatch):
+    """After some errors every call fails; their rows would look as if nothing could run."""
+    import torch
+
+    def broken(*_, **__):
+        raise RuntimeError("device-side assert")
+
+    TinyMenu(monkeypatch)
+    monkeypatch.setattr(torch, "randn", broken)
+    monkeypatch.setattr(Device, "synchronize", broken)
+    path = tmp_path / "x.csv"
+    with pytest.raises(
+        PredictorError, match="answers no more: RuntimeError: device-side assert; rows so far"
+    ):
+        measure(CPU, path, "x", PLAN, lambda _: None)
+    assert len(path.read_text().splitlines()) == 1
 
 
 def test_a_file_of_another_device_is_kept(tmp_path, monkeypatch):

@@ -288,7 +288,7 @@ BAD = {
     "missing file": (("gone.onnx", "--hardware", "h100"), "'gone.onnx': no such file"),
     "missing package": (("gone.net:build", "--hardware", "h100"), "package 'gone.net' cannot be imported"),
     "no hardware": (("zoo:gpt2",), "add --hardware"),
-    "unknown hardware": (("zoo:gpt2", "--hardware", "h10"), "unknown accelerator 'h10'; did you mean"),
+    "unknown hardware": (("zoo:gpt2", "--hardware", "h10"), "unknown accelerator, node or instance 'h10'; did you mean"),
     "unknown instance": (("zoo:gpt2", "--hardware", "aws:p5.49xlarge"), "or 'aws:p5.48xlarge'"),
     "unknown region": (("zoo:gpt2", "--hardware", "h100", "--region", "frnce"), "did you mean 'france'"),
     "unknown stack": (("zoo:gpt2", "--hardware", "h100", "--stack", "eager2"), "did you mean 'eager-2'"),
@@ -504,7 +504,7 @@ def test_compare_takes_a_job_file(predictor):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("zoo:gpt2", "--hardware", "h100,h10"), "unknown accelerator 'h10'"),
+        (("zoo:gpt2", "--hardware", "h100,h10"), "unknown accelerator, node or instance 'h10'"),
         (("zoo:gpt2", "--hardware", "h100", "--region", "fr,frnce"), "unknown region 'frnce'"),
         (("zoo:gpt2", "--hardware", "h100,,a100"), "an empty name in 'h100,,a100'"),
         (("zoo:gpt2",), "add --hardware"),

@@ -89,8 +89,9 @@ def test_the_list_is_filtered_by_part_maker_kind_and_use(hardware):
             "--kind is 'gpus', accepted: gpu, tpu, asic, cpu, node; did you mean 'gpu'",
         ),
         (("list", "--format", "html"), "--format is 'html', accepted: table, json"),
-        (("show", "h10"), "unknown accelerator 'h10'; did you mean 'h100'"),
-        (("h1000",), "unknown accelerator 'h1000'; did you mean 'h100'"),
+        (("show", "h10"), "unknown accelerator, node or instance 'h10'; did you mean 'h100'"),
+        (("h1000",), "unknown accelerator, node or instance 'h1000'; did you mean 'h100'"),
+        (("compare", "h100", "dgx-h100"), f"'dgx-h100' is a node of 8 x {H100}; compare takes accelerators"),
         (("compare", "h100"), "compare takes two or more"),
         (("compare", "h100", "h100-sxm"), "compare takes two or more"),
     ],
@@ -146,6 +147,19 @@ def test_compare_sets_figures_side_by_side_with_their_ratio(hardware):
     text = hardware("compare", "h100", "a100").out
     assert "400 (0.571x)" in text
     assert "h100-sxm5-80gb" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("names", ["all", "ALL", "h100,a100"])
+def test_estimate_takes_one_machine(predictor, names):
+    run = predictor("estimate", "zoo:gpt2", "--hardware", names)
+    assert (run.code, run.out) == (2, "")
+    assert "estimate takes one" in run.err
+    assert f"predictor compare zoo:gpt2 --hardware '{names}'" in run.err
+
+
+def test_count_says_what_it_counts(predictor):
+    words = " ".join(predictor("estimate", "--help").out.replace("│", " ").split())
+    assert "Number of accelerators, or of the node, pod or instance named" in words
 
 
 # Add
@@ -296,7 +310,7 @@ def test_a_faulty_own_profile_is_named_and_left_out_of_lists(hardware, predictor
     assert "acme-x1-80gb" not in ids(run)
     assert f"left out: {path}: unknown key 'power.limt'" in run.err
     assert hardware("show", "h100").code == 0
-    words = ("--hardware", "all", "--seq-len", "64", "--format", "json")
+    words = ("--hardware", "ALL", "--seq-len", "64", "--format", "json")
     candidates = answer_of(predictor("compare", "zoo:gpt2", *words))["candidates"]
     faulty = next(c for c in candidates if c["label"] == "acme-x1-80gb")
     assert "unknown key 'power.limt'" in json.dumps(faulty)

@@ -69,6 +69,9 @@ def test_a_cloud_region_shows_market_pue_and_prices(regions):
         (("list", "atlantis"), "error: nothing in the list fits"),
         (("list", "--kind", "clod"), "error: --kind is 'clod', accepted: area, cloud, country"),
         (("list", "--provider", "awz"), "did you mean 'aws'"),
+        (("show", "eu"), "error: unknown region 'eu': a group of countries; name one\n"),
+        (("show", "Europe"), "error: unknown region 'Europe': a group of countries; name one\n"),
+        (("show", "xx"), "error: unknown region 'xx'\n"),
         (("show", "fr", "--format", "html"), "error: --format is 'html', accepted: table, json"),
     ],
 )
@@ -81,3 +84,9 @@ def test_refusals(regions, arguments, message):
 def test_every_kind_is_told(regions):
     _, _, err = regions("list", "--kind", "nothing")
     assert all(kind in err for kind in KINDS)
+
+
+def test_computing_centres_are_no_cloud_but_found_when_asked(regions):
+    _, _, err = regions("list", "--provider", "hp")
+    assert "hpc" not in err
+    assert listed(regions("list", "--provider", "hpc", "--format", "json")) == list_regions(kind="hpc")

@@ -145,7 +145,16 @@ def test_a_figure_without_range_is_a_point(tmp_path):
     [
         ({"low": "55"}, "low 55 <= value 50 <= high 60 does not hold"),
         ({"high": "45"}, "low 40 <= value 50 <= high 45 does not hold"),
-        ({"value": "-5", "low": "-9", "high": "-1"}, "-9 to -1 is impossible"),
+        ({"value": "-5", "low": "-9", "high": "-1"}, "value is -5: a negative figure is impossible"),
+        (
+            {"value": "-5"},
+            "value is -5: a negative figure is impossible for 'carbon intensity', accepted: 0.1",
+        ),
+        ({"value": "-5", "low": "", "unit": "kg", "source": ""}, "value is -5: a negative figure"),
+        (
+            {"high": "-inf", "quantity": "carbon"},
+            "high is -inf: a negative figure is impossible for 'carbon'",
+        ),
         ({"low": "-1"}, "impossible for 'carbon intensity', accepted: 0.1 to 3000 gCO2e/kWh"),
         ({"value": "0", "low": "0", "high": "0"}, "0 to 0 is impossible"),
         ({"high": "9000"}, "impossible"),

@@ -224,7 +224,7 @@ def test_inference_has_no_backward():
     ("fields", "message"),
     [
         ({"hardware": "v100", "precision": "bf16"}, "has no bf16 peak.*accepted there: .*fp16"),
-        ({"hardware": "h1000"}, "unknown accelerator 'h1000'"),
+        ({"hardware": "h1000"}, "unknown accelerator, node or instance 'h1000'"),
         ({"region": "frence"}, "did you mean 'france'"),
         ({"stack": "eagre-2"}, "unknown stack 'eagre-2'; did you mean 'eager-2'"),
         ({"count": 16, "nodes": 3}, "nodes"),

@@ -1,6 +1,7 @@
 """One contract over every profile, found by listing; the traps of datasheets; every refusal."""
 
 import csv
+import datetime
 import os
 import re
 import time
@@ -11,12 +12,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from predictor import profile
+from predictor import profile, quantity
 from predictor.accelerator import IDLE_SHARE, LIMIT_W, VECTOR_SHARE, Accelerator, check_figures
-from predictor.errors import InputError, UnsupportedError
+from predictor.bounds import BOUNDS
+from predictor.cli.hardware_add import check_new
+from predictor.errors import InputError, UnknownNameError, UnsupportedError
 from predictor.job import Job
+from predictor.kernels import chip
 from predictor.ledger import machine_lines
 from predictor.machine import build_machine
+from predictor.node_file import load_file
 from predictor.pricing import resolve
 from predictor.profile import find_profile, fold, list_profiles, load_profile
 from predictor.profile_file import DIMENSIONS, DTYPES, ProfileFile
@@ -469,9 +474,9 @@ def test_a_changed_own_profile_is_read_anew(acme, own):
 def test_an_alias_of_another_profile_is_refused_where_it_matters(acme, own):
     path = to(acme('"x1"', '"x1", "H100 SXM"'), own)
     both = rf"alias '.*' belongs to 2 profiles: .*{path.name} and .*nvidia-h100-sxm5-80gb\.toml"
-    for name in ("h100-sxm", "x1"):
-        with pytest.raises(InputError, match=both):
-            find_profile(name)
+    with pytest.raises(InputError, match=both):
+        find_profile("x1")
+    assert find_profile("h100-sxm").id == "nvidia-h100-sxm5-80gb"
     assert find_profile("a100").id == "nvidia-a100-sxm4-40gb"
     assert find_profile("h100 pcie").id == "nvidia-h100-pcie-80gb"
 
@@ -497,12 +502,68 @@ def test_a_faulty_own_profile_breaks_only_itself(acme, own, old, new, message):
 
 
 def test_a_file_given_for_one_call_comes_before_all_others(acme):
-    path = acme('"x1"', '"x1", "h100"')
-    assert find_profile("h100", str(path)).id == "acme-x1-80gb"
-    assert find_profile("h100").id == "nvidia-h100-sxm5-80gb"
+    path = acme()
+    assert find_profile("X1", str(path)).id == "acme-x1-80gb"
+    assert find_profile("h100", str(path)).id == "nvidia-h100-sxm5-80gb"
     assert find_profile("a100", str(path)).id == "nvidia-a100-sxm4-40gb"
     assert list_profiles(str(path)) == sorted([*IDS, "acme-x1-80gb"])
     assert build_machine("8x x1", profile=str(path)).accelerator.id == "acme-x1-80gb"
+
+
+@pytest.mark.parametrize(
+    ("alias", "owner"), [("H100", "nvidia-h100-sxm5-80gb.toml"), ("DGX H100", "nvidia-dgx-h100.toml")]
+)
+def test_a_given_file_that_takes_anothers_name_is_refused_with_both(acme, alias, owner):
+    path = acme('"x1"', f'"x1", "{alias}"')
+    for ask in (lambda: find_profile(str(path)), lambda: find_profile("a100", str(path))):
+        with pytest.raises(
+            InputError, match=rf"alias '{alias}' belongs to 2 profiles: .*acme.* and .*{owner}"
+        ):
+            ask()
+
+
+def test_no_shipped_profile_has_the_name_of_a_node():
+    for path in PATHS:
+        profile.check_names((path.stem, *raw(path)["aliases"]), path)
+
+
+def test_an_own_profile_with_the_alias_of_a_shipped_one_as_id_leaves_it_alone(acme, own):
+    path = to(acme('id = "acme-x1-80gb"', 'id = "h100"', name="h100.toml"), own)
+    assert find_profile("h100").id == "nvidia-h100-sxm5-80gb"
+    with pytest.raises(InputError, match=rf"alias 'h100' belongs to 2 profiles: {path} and"):
+        profile.find_by_id("h100")
+    assert profile.find_by_id("nvidia-l4").id == "nvidia-l4"
+
+
+@pytest.mark.parametrize("new", ["", 'id = ""'])
+def test_a_file_without_an_id_says_so_and_claims_no_names(acme, own, new):
+    path = to(acme('id = "acme-x1-80gb" ', new), own)
+    with pytest.raises(InputError) as refusal:
+        find_profile("acme-x1-80gb")
+    assert str(refusal.value) == f"{path}: 'id' is missing"
+    with pytest.raises(InputError, match="unknown accelerator 'x1'"):
+        find_profile("x1")
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("titan x", "nvidia-gtx-titan-x-maxwell or nvidia-titan-x-pascal"),
+        ("RTX 6000", "nvidia-quadro-rtx-6000 or nvidia-rtx-6000-ada"),
+    ],
+)
+def test_a_name_of_several_is_refused_with_their_ids(name, ids):
+    with pytest.raises(InputError, match=f"'{name}' may be {ids}; write its id"):
+        find_profile(name)
+    with pytest.raises(UnknownNameError):
+        find_profile(name + "1")
+
+
+def test_a_shared_name_is_shared_and_belongs_to_nobody():
+    shared = [name for path in PATHS for name in raw(path).get("shared_names", [])]
+    for name in shared:
+        assert shared.count(name) > 1, name
+        profile.check_names((name,), DIR / "none.toml")
 
 
 def test_a_given_file_replaces_the_accelerator_of_a_cloud_instance(tmp_path):
@@ -589,6 +650,39 @@ REFUSALS = {
         "id is 'acme-x2', it must equal the file name",
     ),
     "key given twice": ("value = 2.4", "value = 2.4\nvalue = 3", "not valid TOML"),
+    "bandwidth a thousand times off": (
+        'unit = "TB/s"',
+        'unit = "PB/s"',
+        r"memory\.bandwidth: 2\.4e\+06 GB/s is impossible, accepted: 5 to 400000 GB/s",
+    ),
+    "power in kW": (
+        'value = 500\nunit = "W"',
+        'value = 500\nunit = "kW"',
+        r"power\.limit: 500000 W is impossible, accepted: 1 to 5000 W",
+    ),
+    "end of a range": ("high = 100\n", "high = 4000\n", r"power\.idle: 50 to 4000 W is impossible"),
+    "fp32 too low for bf16": ("value = 50\n", "value = 5\n", r"peak\.bf16: bf16 is 80 times fp32"),
+    "date to come": (
+        "as_of = 2025-04-10",
+        "as_of = 2999-01-01",
+        r"memory\.capacity: as_of is 2999-01-01, in the fut",
+    ),
+    "release to come": (
+        "release_date = 2025-03-01",
+        'release_date = "2999"',
+        "release_date is 2999, in the future",
+    ),
+    "release before any": (
+        "release_date = 2025-03-01",
+        "release_date = 2004-12-31",
+        "2004-12-31, accepted: from 2005",
+    ),
+    "fitted without a fit": (
+        'status = "spec-only"',
+        'status = "fitted"',
+        r"no acme-x1-80gb\.fit\.json lies beside",
+    ),
+    "name of an instance": ('"x1"', '"aws:p5.48xlarge"', "'aws:p5.48xlarge' reads as a cloud instance"),
     "cannot train": ("training = true", "training = false", "training is false; say why in 'training_note'"),
     "integer rate in flop": (
         "[peak.bf16]",
@@ -605,6 +699,89 @@ def test_a_faulty_profile_is_refused(acme, case):
     with pytest.raises(InputError, match=message) as refusal:
         load_profile(acme(old, new))
     assert str(refusal.value).startswith(str(acme(old, new)) + ": ")
+
+
+def test_a_fit_beside_a_profile_that_says_spec_only_is_refused(acme):
+    path = acme()
+    path.with_suffix(".fit.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"status is 'spec-only', and acme-x1-80gb\.fit\.json lies beside it"
+    ):
+        load_profile(path)
+
+
+@pytest.mark.parametrize(("day", "good"), [("2030-05-06", True), ("2030-05-07", False), ("2030", True)])
+def test_dates_are_taken_up_to_today(acme, monkeypatch, day, good):
+    class Clock(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2030, 5, 6)
+
+    monkeypatch.setattr(quantity.datetime, "date", Clock)
+    if good:
+        return quantity.check_past(day, "here")
+    with pytest.raises(InputError, match="here is 2030-05-07, in the future"):
+        quantity.check_past(day, "here")
+
+
+def test_a_slow_clock_is_no_reason_to_refuse_what_is_shipped(monkeypatch):
+    class Clock(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2001, 1, 1)
+
+    monkeypatch.setattr(quantity.datetime, "date", Clock)
+    assert all(load_profile(path) for path in PATHS)
+
+
+def test_a_wafer_may_have_as_much_more_as_its_area(acme):
+    """46 225 mm2 over 850 mm2: 54 times the 400 000 GB/s of one chip."""
+    assert find_profile("cerebras-wse3").bandwidth_byte_per_s.value == 21e15
+    with pytest.raises(InputError, match=r"memory\.bandwidth"):
+        load_profile(acme('value = 2.4\nunit = "TB/s"', 'value = 21\nunit = "PB/s"'))
+
+
+def test_a_file_that_is_no_text_is_refused(acme):
+    path = acme()
+    path.write_bytes(b'id = "acme-x1-80gb"\nname = "\xff\xfe"\n')
+    with pytest.raises(InputError, match="not valid TOML"):
+        find_profile(str(path))
+
+
+def test_readme_states_the_bounds_of_every_figure():
+    rows = readme_rows("Figure", "Least", "Most", "Unit")
+    stated = {key: (unit, float(least), float(most)) for key, (least, most, unit) in rows.items()}
+    assert stated == BOUNDS
+    assert set(BOUNDS) == set(DIMENSIONS)
+    assert all(UNITS[unit][0] == DIMENSIONS[key] for key, (unit, _, _) in BOUNDS.items())
+
+
+def test_a_new_profile_may_not_go_by_the_name_of_another(acme):
+    path = acme()
+    check_new(path.read_text(), path, "Acme X1 80 GB")
+    with pytest.raises(InputError, match=r"alias 'H100 SXM' belongs to 2 profiles: .*acme.*nvidia-h100-sxm5"):
+        check_new(path.read_text(), path, "H100 SXM")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+def test_a_broken_fit_or_products_file_is_named(own, tmp_path, monkeypatch, content):
+    fit = own / "nvidia-l4.fit.json"
+    fit.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=str(fit)):
+        chip.chip_fit("nvidia-l4")
+    monkeypatch.setattr(chip, "PRODUCTS_JSON", fit)
+    with pytest.raises(InputError, match=str(fit)):
+        chip.shared.__wrapped__()
+
+
+def test_an_instance_given_twice_in_a_file_is_refused(tmp_path):
+    source = min((DIR / "nodes").glob("aws-*.toml"))
+    text = source.read_text(encoding="utf-8")
+    entry = text[text.index("[[instance]]") :].split("\n\n", 1)[0]
+    path = tmp_path / source.name
+    path.write_text(f"{text}\n{entry}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"instance: '.*' stands there twice"):
+        load_file(path)
 
 
 # (key, its peak in units of bf16, kind, accumulate): a headline with sparsity beside a dense figure

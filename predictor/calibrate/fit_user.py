@@ -23,11 +23,12 @@ PRODUCT_RATES = ("eta", "em", "t0_s", "throttle")
 LEAST_ROWS, MANY_ROWS, LEAST_OF_ONE = 8, 20, 3
 _LARGE, _BIG_FLOP = 512, 2e10
 _FOLDS = 5
-# Two boards of one kind differ in clocks and cooling, so what others measured keeps at least this width.
-_BOARD_SD = 0.05
+# No narrower before any row: boards of one kind differ in clocks and cooling, and a class has members that
+# nobody measured.
+_LEAST_SD = 0.1
 # The class of chips with few flop per watt has next to no throttle; one that is measured may have.
 _LEAST_THROTTLE, _THROTTLE_SD = 0.02, 1.0
-_MOST_ETA, _FAR = 1.2, 4.0
+_MOST_ETA, _FAR = 1.15, 4.0
 _LONG_S, _BUSY = 1e-3, 0.3
 _Z80 = 1.2816
 
@@ -72,9 +73,8 @@ def prior_chip(accelerator: Accelerator, shipped: dict[str, Any] | None) -> Chip
     data = chip.shared()
     measured = shipped if shipped and "rates" in shipped else None
     known = measured["rates"] if measured else {}
-    values = chip.class_values(accelerator, data) | {
-        name: (value, max(sd, _BOARD_SD)) for name, (value, sd) in known.items()
-    }
+    before = chip.class_values(accelerator, data) | known
+    values = {name: (value, max(sd, _LEAST_SD)) for name, (value, sd) in before.items()}
     value, sd = values["throttle"]
     values["throttle"] = max(value, _LEAST_THROTTLE), max(sd, _THROTTLE_SD)
     plain = replace(chip.rates(accelerator), residual=chip.residual(accelerator, data, measured))

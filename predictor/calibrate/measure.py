@@ -20,11 +20,13 @@ from predictor.calibrate.measure_power import Monitor, Sensor, find_sensor
 from predictor.calibrate.measure_rows import now, origin_of, why_not
 from predictor.calibrate.measure_task import Task, merged, moved_byte
 from predictor.calibrate.measurements import COLUMNS, Journal, kernel_cells, steps_path
+from predictor.errors import PredictorError
 
 # Shares of the time that is given: kernels first, then steps; loops that warm the board up come last.
 _KERNELS_UNTIL, _STEPS_UNTIL = 0.45, 0.85
 _KERNEL_S, _STEP_S, _LOOP_S = 0.06, 6.0, 20.0
 _MOST_COPIES = 16
+_QUICK_S = 0.1
 _MEMORY_SHARE = 0.25  # of the device's memory, for all copies of the inputs of one call
 
 Tell = Callable[[str], None]
@@ -116,14 +118,28 @@ def _tried(job: Job, device: Device) -> dict[str, object]:
     try:
         return job()
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, OSError) as error:
-        device.forget()
+        _check_alive(device)
         return why_not(error)
+
+
+def _check_alive(device: Device) -> None:
+    """Stop where a failed call took the device with it: every later row would fail for the same reason."""
+    try:
+        device.forget()
+        device.synchronize()
+    except RuntimeError as error:
+        raise PredictorError(
+            f"{device.name} answers no more: {why_not(error)['note']}; rows so far are kept, "
+            "start again to go on"
+        ) from None
 
 
 def _kernel_job(task: Task, device: Device, plan: Plan, sensor: Sensor | None) -> Job:
     def job() -> dict[str, object]:
         with arithmetic(task.unit), _turns(task, device, plan.flush) as (calls, cells):
-            with Monitor(sensor) as monitor:
+            # A tool that is started for every reading would take longer than the kernel.
+            quick = sensor if sensor is not None and sensor.every_s < _QUICK_S else None
+            with Monitor(quick) as monitor:
                 timing = timed(device, calls, _KERNEL_S, task.graph)
             found = {k: v for k, v in monitor.cells().items() if k != "watts"}  # too short to mean anything
             return {**cells, **asdict(timing), **found}

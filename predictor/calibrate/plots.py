@@ -33,11 +33,13 @@ def residual_plot(points: Sequence[Points], title: str, form: str) -> bytes:
     """One panel for each kind: measured over predicted seconds against measured ones, as a file's bytes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = -(-len(points) // _COLUMNS)
     columns = min(len(points), _COLUMNS)
+    apart = ConstrainedLayoutEngine(wspace=0.05)  # of labels at the ends of neighbours
     with mpl.rc_context({"svg.hashsalt": "predictor", "font.size": 9, "axes.axisbelow": True}):
-        figure = Figure(figsize=(3.2 * columns + 0.6, 2.6 * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(3.2 * columns + 0.6, 2.6 * rows + 0.9), layout=apart)
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
         flat = list(panels.flat)
         reach = _reach(points)

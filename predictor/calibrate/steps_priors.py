@@ -55,8 +55,8 @@ def family_prior(family: str) -> dict[str, Prior]:
     """Priors of one family's coefficients by name of the part."""
     base = family.rpartition("-")[0] or family
     return {
-        "compute": _near(_COMPUTE.get(base, 0.5), 0.25 if base in _OWN else 0.7),
-        "memory": _near(_MEMORY.get(base, 0.85), 0.25 if base in _OWN else 0.55),
+        "compute": _near(_COMPUTE.get(base, 0.5), 0.12 if base in _OWN else 0.7),
+        "memory": _near(_MEMORY.get(base, 0.85), 0.12 if base in _OWN else 0.55),
         "stream": _near(0.2, 0.7) if base in _STREAMED else _near(1e-4, _FIXED),
         "line": _near(_LINE[base], 1.0) if base in _LINE else _near(1e-3, _FIXED),
         "last-compute": Prior(0.0, 0.4),

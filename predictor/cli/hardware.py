@@ -95,10 +95,17 @@ def compare(
     verbose: Verbose = False,
 ) -> None:
     """Compare accelerators figure by figure, with the ratio to the first."""
-    from predictor.profile import find_profile
+    from predictor.machine import find_accelerator, find_node
 
     form = choose_form(form, None, _FORMS)
-    found = [find_profile(name, profile) for name in names]
+    for name in names:
+        node = find_node(name)
+        if node:
+            raise InputError(
+                f"'{name}' is a node of {node.per_node} x {node.accelerator}; compare takes accelerators\n"
+                f"compare {node.accelerator}, or show the node: predictor hardware show {node.id}"
+            )
+    found = [find_accelerator(name, profile) for name in names]
     if len({a.id for a in found}) != len(found) or len(found) == 1:
         raise InputError(
             f"compare takes two or more different accelerators: {', '.join(a.id for a in found)}"
@@ -152,8 +159,7 @@ def _holding(
 
 def _found(name: str, profile: str | None) -> Facts:
     """The facts of a node or an accelerator."""
-    from predictor.machine import find_node
-    from predictor.profile import find_profile
+    from predictor.machine import find_accelerator, find_node
 
     node = find_node(name)
-    return facts_of(node) if node else facts_of(find_profile(name, profile))
+    return facts_of(node) if node else facts_of(find_accelerator(name, profile))

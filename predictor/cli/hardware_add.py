@@ -77,8 +77,9 @@ def add(
     check_output(output, force)
     given = complete({key: value for key, value in fields.items() if value}, ask=sys.stdin.isatty())
     path = output or own_profiles_dir() / f"{profile_id(given['vendor'], given['name'])}.toml"
-    text = profile_text(path.stem, given, datetime.date.today())
-    check_new(text, path, own=output is None)
+    fitted = path.with_suffix(".fit.json").exists()
+    text = profile_text(path.stem, given, datetime.date.today(), fitted)
+    check_new(text, path, given["name"])
     if output is None:
         path.parent.mkdir(parents=True, exist_ok=True)
     deliver(text, path, force)
@@ -166,7 +167,7 @@ def profile_id(vendor: str, name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", joined).strip("-")
 
 
-def profile_text(id_: str, given: dict[str, Any], today: datetime.date) -> str:
+def profile_text(id_: str, given: dict[str, Any], today: datetime.date, fitted: bool = False) -> str:
     """The profile as TOML, each figure in the unit it was given in."""
     reason = given.get("inference_only")
     top: dict[str, Any] = {
@@ -175,7 +176,7 @@ def profile_text(id_: str, given: dict[str, Any], today: datetime.date) -> str:
         "vendor": given["vendor"],
         "architecture": given.get("architecture", "not stated"),
         "kind": given["kind"],
-        "status": "spec-only",
+        "status": "fitted" if fitted else "spec-only",
         "training": reason is None,
         **({"training_note": reason} if reason else {}),
         "release_date": given.get("released", str(today.year)),
@@ -199,8 +200,11 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def check_new(text: str, path: Path, own: bool) -> None:
-    """Raise InputError when ``text`` is no valid profile for ``path``, or takes a name of another one."""
+def check_new(text: str, path: Path, name: str) -> None:
+    """Raise InputError when ``text`` is no valid profile for ``path``, or takes a name of another one.
+
+    name  as people write it; who asks for it must not get another accelerator
+    """
     import tomllib
 
     from predictor.accelerator import from_facts
@@ -210,8 +214,7 @@ def check_new(text: str, path: Path, own: bool) -> None:
     if path.suffix != ".toml":
         raise InputError(f"-o {path}: a profile's file name ends in .toml; the part before it becomes its id")
     found = from_facts(check_content(tomllib.loads(text), path))
-    if own:
-        check_names((found.id, *found.aliases), path)
+    check_names((found.id, *found.aliases, name), path)
 
 
 def _next_steps(path: Path, own: bool) -> str:

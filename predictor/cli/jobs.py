@@ -76,7 +76,7 @@ def estimate(
     form = choose_form(form, output)
     check_output(output, force)
     with reading(verbose):
-        job = make_job(job_fields(model, fields, allow_code))
+        job = make_job(_one_machine(job_fields(model, fields, allow_code)))
         from predictor.pricing import estimate as predict
 
         answer = predict(job, context.obj, cache=not no_cache)
@@ -149,6 +149,21 @@ def make_job(fields: Mapping[str, Any]) -> "Job":
     return Job(**fields)
 
 
+def _one_machine(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they are; InputError when they name several machines."""
+    name = str(fields.get("hardware", ""))
+    if _is_all(name) or ("," in name and not name.endswith(".toml")):
+        raise InputError(
+            f"--hardware '{name}' names several, and estimate takes one\n"
+            f"for several: predictor compare {fields['model']} --hardware '{name}'"
+        )
+    return fields
+
+
+def _is_all(name: str) -> bool:
+    return name.strip().casefold() == "all"
+
+
 @contextmanager
 def reading(verbose: bool) -> Iterator[None]:
     """What a model's code prints goes to stderr, libraries stay silent unless asked."""
@@ -183,9 +198,9 @@ def _candidates(job: Mapping[str, Any], machines: list[str], places: list[str]) 
 
     profile = job.get("profile")
     for name in machines:
-        if name != "all":
+        if not _is_all(name):
             build_machine(name, profile=profile)
-    if "all" in machines:
+    if any(map(_is_all, machines)):
         machines = list_profiles(profile)
     chosen: list[str | None] = [*machines] or [job.get("hardware")]
     where: list[str | None] = [*places] or [job.get("region")]

@@ -43,8 +43,12 @@ Verbose = Annotated[
 PRECISIONS = "fp32|tf32|fp16|bf16|amp-fp16|amp-bf16|fp8"
 # field of Job -> (type, metavar, help), in the order of Job
 OPTIONS: dict[str, tuple[Any, str, str]] = {
-    "hardware": (str, "ID", "Accelerator, node or instance: h100, '8x h100', aws:p5.48xlarge, my.toml."),
-    "count": (int, "N", "Accelerators in all."),
+    "hardware": (
+        str,
+        "ID",
+        "Accelerator, node, instance or TPU slice: h100, '8x h100', aws:p5.48xlarge, v3-8, my.toml.",
+    ),
+    "count": (int, "N", "Number of accelerators, or of the node, pod or instance named. Default: 1."),
     "nodes": (int, "N", "Nodes in all."),
     "profile": (
         str,

@@ -36,7 +36,7 @@ def list_(
     part: Part = None,
     *,
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those of this cloud: aws, oracle.")
+        str | None, typer.Option(metavar="NAME", help="Only those of this cloud: aws, gcp, oracle.")
     ] = None,
     kind: Annotated[
         str | None,
@@ -50,9 +50,9 @@ def list_(
     from predictor.zones import KINDS, read_zones
 
     form = choose_form(form, None, _FORMS)
-    providers = {zone.provider for zone in read_zones().values() if zone.provider}
-    for option, given, known in (("--kind", kind, set(KINDS)), ("--provider", provider, providers)):
-        if given is not None and given not in known:
+    clouds = {zone.provider for zone in read_zones().values() if zone.kind == "cloud"}
+    for option, given, known in (("--kind", kind, set(KINDS)), ("--provider", provider, clouds)):
+        if given is not None and given not in {*known, "hpc"}:
             near = did_you_mean(given, known)
             raise InputError(f"{option} is '{given}', accepted: {', '.join(sorted(known))}{near}")
     _list(part, list_regions(kind, provider), form)
@@ -90,12 +90,12 @@ def find(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False)
 def _list(part: str | None, ids: list[str], form: str, refusal: InputError | None = None) -> None:
     """Print the regions whose names hold ``part``; ``refusal``, or a plain one, when there is none."""
     from predictor.world import find_region
-    from predictor.zones import read_zones
+    from predictor.zones import near_zones, read_zones
 
     zones = read_zones()
     found = [id_ for id_ in ids if part is None or holds(part, id_, zones[id_].name, *zones[id_].aliases)]
     if not found:
-        near = did_you_mean(part or "", zones)
+        near = near_zones(part) if part else ""
         raise refusal or InputError(f"nothing in the list fits{near}\nall: predictor regions list")
     deliver(lists({"regions": [_region_row(find_region(id_)) for id_ in found]}, form))
 

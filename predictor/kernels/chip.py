@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from predictor.errors import InputError
 from predictor.kernels.residual import Lattice, mean, unpack
 from predictor.profile import Accelerator, own_profiles_dir, profiles_dir
 from predictor.values import Sourced
@@ -269,8 +270,7 @@ def _sourced(pair: tuple[float, float], origin: dict[str, Any]) -> Sourced:
 @cache
 def shared() -> dict[str, Any]:
     """Constants of all forms, written by the fit."""
-    found: dict[str, Any] = json.loads(PRODUCTS_JSON.read_text(encoding="utf-8"))
-    return found
+    return _json(PRODUCTS_JSON)
 
 
 def fit_folders() -> tuple[Path, ...]:
@@ -289,5 +289,15 @@ def chip_fit(id_: str) -> dict[str, Any] | None:
 
 @cache
 def _read(path: Path, _changed_ns: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return _json(path)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; InputError names the file when it is broken."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: a JSON object is needed, found {type(found).__name__}")
     return found

@@ -87,8 +87,8 @@ def _ssd(row: Row) -> Choice:
 
 def _bert(row: Row) -> Choice:
     if row["seq_len"]:
-        return zoo("bert-large", optimizer=_LAMB)
-    return zoo("bert-large-squad", sequence=384, optimizer="adam")
+        return zoo("bert-large", optimizer=_LAMB, plain=True)
+    return zoo("bert-large-squad", sequence=384, optimizer="adam", plain=True)
 
 
 def _transformer_xl(row: Row) -> Choice:

@@ -63,7 +63,7 @@ def _case(row: Row, place: str) -> Case:
         hardware=accelerator,
         count=count,
         precision=_precision(row, source, accelerator),
-        stack=stack_of(source.software(row), row["exec_mode"], "eager-2"),
+        stack=_stack(row, source, choice),
         memory_format="channels-last" if source.channels_last(row) else "contiguous",
         batch_size=batch,
         micro_batch=micro,
@@ -95,6 +95,12 @@ def _case(row: Row, place: str) -> Case:
         limit_w=source.limit_w(row),
         detail={"framework": row["framework"]},
     )
+
+
+def _stack(row: Row, source: Source, choice: Choice) -> str | None:
+    """The software's stack; code of before fused attention runs like PyTorch 1 under PyTorch 2 too."""
+    stack = stack_of(source.software(row), row["exec_mode"], "eager-2")
+    return "eager-1" if choice.plain and stack == "eager-2" else stack
 
 
 def _batches(row: Row, source: Source, count: int) -> tuple[int, int]:
