@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from predictor.errors import InputError, did_you_mean
+from predictor.errors import InputError, UnknownNameError, did_you_mean
 from predictor.node import Node, read_nodes
 from predictor.node_file import load_file
 from predictor.profile import (
@@ -19,7 +19,7 @@ from predictor.profile import (
     find_profile,
     fold,
     list_profiles,
-    load_profile,
+    own_profiles,
     own_profiles_dir,
     profiles_dir,
     read_header,
@@ -76,11 +76,9 @@ def find_accelerator(name: str, profile: str | None = None) -> Accelerator:
     """The accelerator ``find_profile`` finds; a name that nothing has is refused with near ones of all."""
     try:
         return find_profile(name, profile)
-    except InputError:
-        if name.endswith(".toml") or fold(name) in map(fold, _accelerator_names()):
+    except UnknownNameError:
+        if name.endswith(".toml"):
             raise
-        if profile:
-            load_profile(Path(profile))  # says what is wrong with it
     heads = _heads()
     nodes = [known for head in heads if head.kind != "instance" for known in (head.id, *head.names)]
     near = did_you_mean(name, [*_accelerator_names(), *nodes]) or _near_instances(name)
@@ -208,7 +206,8 @@ def _merged(shipped: tuple[_Head, ...], own: tuple[_Head, ...]) -> tuple[_Head, 
 
 def _top(path: Path, text: str | None = None) -> dict[str, object]:
     """Keys before the first table of a file, of its ``text`` where that was read already."""
-    text = path.read_text(encoding="utf-8") if text is None else text
+    if text is None:
+        return read_header(path)
     return read_toml(path, re.split(r"^\[", text, maxsplit=1, flags=re.MULTILINE)[0])
 
 
@@ -233,7 +232,8 @@ def _head(path: Path, changed_ns: int) -> _Head:
 @cache
 def _owners(heads: tuple[_Head, ...]) -> dict[str, _Head]:
     """Folded id or alias of every server, rack and pod -> its head; a name with two owners is refused."""
-    profiles = {fold(id_): f"accelerator {id_}" for id_ in list_profiles()}
+    own = own_profiles()
+    profiles = {fold(id_): f"accelerator {id_}" for id_ in list_profiles() if id_ not in own}
     owners: dict[str, _Head] = {}
     for head in heads:
         for name in (head.id, *head.names) if head.kind != "instance" else ():

@@ -202,9 +202,15 @@ def _chip_draws(table: Columns, accelerator: Accelerator, form: Form) -> tuple[A
     wider = bandwidth.draw(f"{chip.id}.bandwidth") / bandwidth.value
     wider = wider * chip.em.draw(f"{chip.id}.em") / chip.em.value * own.memory.draw(f"{chip.id}.memory")
     eta = chip.eta.draw(f"{chip.id}.eta") / chip.eta.value
-    matrix, vector = eta * own.compute.draw(f"{chip.id}.compute"), own.vector.draw(f"{chip.id}.vector")
-    on_vector = np.array([c.vector for c in table.classes])
-    return np.where(on_vector, vector[:, None], matrix[:, None]), wider[:, None]
+    kinds = np.stack(
+        [
+            own.vector.draw(f"{chip.id}.vector"),
+            eta * own.compute.draw(f"{chip.id}.compute"),
+            eta * own.products.draw(f"{chip.id}.products"),
+        ]
+    )
+    kind = np.where([c.vector for c in table.classes], 0, np.where(table.parts.given, 2, 1))
+    return kinds[kind].T, wider[:, None]
 
 
 def _family_draws(classes: tuple[Class, ...], form: Form) -> Array:

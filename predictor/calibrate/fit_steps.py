@@ -20,6 +20,8 @@ from predictor.kernels.steps import Coefficients, log_parts
 
 SCALE, TURN = 0.08, 1.25  # of the residuals that count fully, and where the loss turns linear
 STEP_NORM = 7.0
+# What a chip has of its own, with the width of its prior: on convolutions, products, vector kernels, memory.
+CHIP = {"compute": 0.1, "products": 0.05, "vector": 0.1, "memory": 0.1}
 ITERATIONS = 150
 
 
@@ -62,7 +64,7 @@ class Problem:
         self.shape = {name: place[f"shape.{name}"] for name in SHAPE}
         self.chip = {
             part: tensor(np.array([place[f"chip.{s.case.accelerator}.{part}"] for s in samples]))[self.of]
-            for part in ("compute", "vector", "memory")
+            for part in CHIP
         }
         self.vector = tensor(np.array([c.vector for c in classes]))
         self.host = tensor(np.array([place[f"host.{s.stack}"] for s in samples]))
@@ -98,7 +100,8 @@ class Problem:
             shape=shape,
         )
         compute, memory, stream = log_parts(torch, self.table, coefficients)
-        rate = torch.where(self.vector, theta[self.chip["vector"]], theta[self.chip["compute"]])
+        matrix = torch.where(self.table.given > 0, theta[self.chip["products"]], theta[self.chip["compute"]])
+        rate = torch.where(self.vector, theta[self.chip["vector"]], matrix)
         reached = theta[self.chip["memory"]]
         norm = torch.exp(shape["norm"])
         busy = torch.logaddexp(norm * (compute - rate), norm * (memory - reached)) / norm
@@ -158,8 +161,8 @@ def _priors(samples: Sequence[Sample], classes: Sequence[Any]) -> dict[str, Prio
     found |= {name: term_prior(name) for name in terms}
     found |= {f"shape.{name}": prior for name, prior in SHAPE.items()}
     for accelerator in sorted({s.case.accelerator for s in samples}):
-        width = 0.05 if accelerator == _REFERENCE else 0.1
-        found |= {f"chip.{accelerator}.{part}": Prior(0.0, width) for part in ("compute", "vector", "memory")}
+        width = 0.05 if accelerator == _REFERENCE else 1.0
+        found |= {f"chip.{accelerator}.{part}": Prior(0.0, min(width, own)) for part, own in CHIP.items()}
     found |= {f"host.{stack}": HOST[stack] for stack in sorted({s.stack for s in samples})}
     found |= {name: Prior(0.0, 0.2) for name in sorted({_owner(s) for s in samples})}
     return found

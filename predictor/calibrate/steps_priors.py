@@ -22,16 +22,16 @@ def _near(value: float, width: float) -> Prior:
 
 _FIXED = 0.01  # a coefficient that the family does not have
 _STREAMED = ("conv", "conv1", "first", "grouped")
+_OWN = ("linear", "batched", "experts", "attention")  # with forms of their own: near 1
 _COMPUTE = {
     "depthwise": 0.08,
-    "linear": 0.9,
+    **dict.fromkeys(_OWN, 1.0),
     "first": 0.35,
     "conv": 0.6,
     "conv1": 0.6,
     "grouped": 0.6,
     "scan": 0.1,
 }
-_OWN = ("linear", "batched", "experts", "attention")  # with forms of their own: near 1
 _MEMORY = {
     **dict.fromkeys(_OWN, 1.0),
     "depthwise": 0.6,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from predictor.calibrate.fit_steps import Fitted
+from predictor.calibrate.fit_steps import CHIP, Fitted
 from predictor.calibrate.steps_priors import FAMILIES, SHAPE, family_prior
 from predictor.values import Z95
 
@@ -68,10 +68,7 @@ def _range(spread: float, source: str, recipe: Mapping[str, Any]) -> dict[str, A
 def chips_of(fitted: Fitted, known: float) -> dict[str, dict[str, tuple[float, float]]]:
     """Per accelerator: ln of its rates over those of its class and their standard deviation."""
     ids = sorted({n.split(".")[1] for n in fitted.names if n.startswith("chip.")})
-    return {
-        id_: {p: (_round(fitted[f"chip.{id_}.{p}"]), known) for p in ("compute", "vector", "memory")}
-        for id_ in ids
-    }
+    return {id_: {p: (_round(fitted[f"chip.{id_}.{p}"]), known) for p in CHIP} for id_ in ids}
 
 
 def merge_chip(path: Path, id_: str, factors: Mapping[str, Any], as_of: str) -> None:

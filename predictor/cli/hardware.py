@@ -135,12 +135,12 @@ def find(name: Name = None, *, form: PlainForm = None, verbose: Verbose = False)
 def _known() -> tuple[list["Accelerator"], list["Node"]]:
     """All that can be read; a faulty profile of the user's own is named on stderr and left out."""
     from predictor.machine import list_nodes
-    from predictor.profile import find_profile, list_profiles, own_profiles
+    from predictor.profile import find_by_id, list_profiles, own_profiles
 
     accelerators, own = [], own_profiles()
     for id_ in list_profiles():
         try:
-            accelerators.append(find_profile(id_))
+            accelerators.append(find_by_id(id_))
         except InputError as error:
             if id_ not in own:
                 raise

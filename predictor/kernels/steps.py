@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from predictor.kernels.chip import ChipRates, chip_fit
 from predictor.kernels.classes import Class
@@ -134,11 +135,13 @@ def step_form() -> Form:
 class ChipFactors:
     """A chip's rates and host time in whole steps over those its datasheet and class lead to.
 
-    compute, vector, memory  on matrix, vector and memory rates: above 1 is faster
-    host                     on the host's seconds per launch: above 1 is slower
+    compute, products  on matrix rates of convolutions, and of products and attention: above 1 is faster
+    vector, memory     on vector and memory rates, likewise
+    host               on the host's seconds per launch: above 1 is slower
     """
 
     compute: Sourced
+    products: Sourced
     vector: Sourced
     memory: Sourced
     host: Sourced
@@ -148,12 +151,14 @@ def chip_factors(id_: str, form: Form) -> ChipFactors:
     """From measured steps of this accelerator, in its ``.fit.json``, else what unseen chips scatter by."""
     fit = chip_fit(id_) or {}
     found = fit.get("steps", {})
+    if "compute" in found:
+        found = {"products": found["compute"], **found}  # a user's few steps do not tell them apart
     certain = replace(form.chip_compute, value=1.0, low=1.0, high=1.0)
     wide = {"compute": form.chip_compute, "vector": form.chip_compute, "memory": form.chip_memory}
     return ChipFactors(
         **{
             name: _factor(found[name], fit) if name in found else wide.get(name, certain)
-            for name in ("compute", "vector", "memory", "host")
+            for name in ("compute", "products", "vector", "memory", "host")
         }
     )
 
@@ -169,12 +174,14 @@ def _factor(pair: Sequence[float], fit: dict[str, Any]) -> Sourced:
 class Parts:
     """Mid times of every kernel apart, classes included, so that draws can scale each [rows, s].
 
-    norm  sharpness of the maximum of computing and moving
+    given  rows whose form is their own: products and attention
+    norm   sharpness of the maximum of computing and moving
     """
 
     compute_s: Array
     memory_s: Array
     stream_s: Array
+    given: npt.NDArray[np.bool_]
     norm: float
 
 
@@ -312,4 +319,6 @@ def coefficients_of(classes: Sequence[Class], form: Form) -> Coefficients:
 def parts_of(table: Table, classes: Sequence[Class], form: Form) -> Parts:
     """Times of every kernel at mid values."""
     compute, memory, stream = log_parts(np, table, coefficients_of(classes, form))
-    return Parts(np.exp(compute), np.exp(memory), np.exp(stream), float(np.exp(form.shape["norm"])))
+    return Parts(
+        np.exp(compute), np.exp(memory), np.exp(stream), table.given > 0, float(np.exp(form.shape["norm"]))
+    )
