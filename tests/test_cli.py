@@ -288,7 +288,10 @@ BAD = {
     "missing file": (("gone.onnx", "--hardware", "h100"), "'gone.onnx': no such file"),
     "missing package": (("gone.net:build", "--hardware", "h100"), "package 'gone.net' cannot be imported"),
     "no hardware": (("zoo:gpt2",), "add --hardware"),
-    "unknown hardware": (("zoo:gpt2", "--hardware", "h10"), "unknown accelerator, node or instance 'h10'; did you mean"),
+    "unknown hardware": (
+        ("zoo:gpt2", "--hardware", "h10"),
+        "unknown accelerator, node or instance 'h10'; did you mean",
+    ),
     "unknown instance": (("zoo:gpt2", "--hardware", "aws:p5.49xlarge"), "or 'aws:p5.48xlarge'"),
     "unknown region": (("zoo:gpt2", "--hardware", "h100", "--region", "frnce"), "did you mean 'france'"),
     "unknown stack": (("zoo:gpt2", "--hardware", "h100", "--stack", "eager2"), "did you mean 'eager-2'"),

@@ -321,7 +321,7 @@ def test_a_faulty_place_is_refused_with_file_row_and_rule(tmp_path, old, new, me
         (world.check_grids, "grids.csv", "\nfr,carbon intensity,life-cycle,location",
          "\nfr,carbon intensity,life-cycle,market", "basis is 'market', accepted: location"),
         (world.check_grids, "grids.csv", "\nfr,carbon intensity,life-cycle,location,41.44",
-         "\nfr,carbon intensity,life-cycle,location,-41.44", "does not hold"),
+         "\nfr,carbon intensity,life-cycle,location,-41.44", "a negative figure is impossible"),
         (world.check_water, "water.csv", "\nfr,", "\nfrx,", "water.csv: unknown zone 'frx'"),
         (world.check_facilities, "facilities.csv", "aws:us-east-1,", "aws:us-east-9,",
          "facilities.csv: unknown zone 'aws:us-east-9'; did you mean 'aws:us-east-2' or 'aws:us-east-1'"),

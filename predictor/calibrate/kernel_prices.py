@@ -121,7 +121,8 @@ def _quantized(
     if peak is None:
         raise RowError("precision", f"{accelerator.id} has no {unit} peak")
     table = chip.shared()["quantized"][dtype]
-    share = rates.quantized.value if dtype == "fp8" else _nearest(table["rate"], rates)
+    known = _nearest(table["rate"], rates)
+    share = rates.quantized.value if dtype == "fp8" else known
     family = rates.family if rates.family in table["base_s"] else next(iter(table["base_s"]))
     faster = replace(rates, eta=_times(rates.eta, share), residual=None)
     ones = np.ones(rows.rows)
@@ -135,6 +136,8 @@ def _quantized(
 
 def _nearest(table: dict[str, Any], rates: ChipRates) -> Any:
     """The row of the chip's generation, else of the last one measured."""
+    if not table:
+        raise RowError("kernel", "no chip with kernels of this type was measured")
     return table[rates.generation] if rates.generation in table else list(table.values())[-1]
 
 

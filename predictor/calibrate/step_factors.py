@@ -80,11 +80,11 @@ class StepFactors:
     misses: tuple[float, ...]
 
     def as_table(self, before: Mapping[str, Sequence[float]] | None = None) -> dict[str, list[float]]:
-        """As ``<id>.fit.json`` holds it: name -> [logarithm, sd]; the vector units follow the matrix units.
+        """As ``<id>.fit.json`` holds it: name -> [logarithm, sd]; products and vector units follow it.
 
         before  factors that the predictions already had, to which these are added
         """
-        found = {name: getattr(self, name) for name in NAMES} | {"vector": self.compute}
+        found = {name: getattr(self, name) for name in NAMES} | dict.fromkeys(("vector", "products"), self.compute)
         known = before or {}
         return {
             name: [round(value + (known[name][0] if name in known else 0.0), 5), round(sd, 5)]
