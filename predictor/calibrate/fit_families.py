@@ -154,10 +154,10 @@ def fit_quantized_of(data: Data, fits: Fits) -> None:
                     table[dtype]["rate"][name] = middle(known)
             if dtype == "fp8":
                 for id_, value in rates.items():
-                    fits.rates[id_]["quantized"] = (value, 0.05)
+                    fits.rates[id_]["quantized"] = (value, 0.03)
     fits.shared["quantized"] = table
     known = [r["quantized"][0] for r in fits.rates.values() if "quantized" in r]
-    fits.shared["classes"]["nvidia"]["quantized"] = (middle(known), 0.06)
+    fits.shared["classes"]["nvidia"]["quantized"] = (middle(known), 0.04)
 
 
 def fit_plain_of(data: Data, fits: Fits) -> None:

@@ -234,7 +234,8 @@ def write(data: Data, fits: Fits, root: Path) -> None:
     """The shipped files, numbers to four digits."""
     tables = [data.path("products", system) for system in (*data.chips(), *data.chips(apart=True))]
     head = {"as_of": data.recipe["as_of"], "source": data.recipe["source"]}
-    _dump(root / "predictor/data/kernels/products.json", {**head, "sha256": sha256(tables), **fits.shared})
+    products = {**head, "sha256": sha256(tables), **fits.shared}
+    _dump(root / "predictor/data/kernels/products.json", _rounded(products))
     for id_, rates in fits.rates.items():
         system = next(s for s, i in (*data.chips().items(), *data.chips(apart=True).items()) if i == id_)
         found = {
@@ -246,12 +247,12 @@ def write(data: Data, fits: Fits, root: Path) -> None:
         }
         path = root / "hardware_profiles" / f"{id_}.fit.json"
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        _dump(path, {name: before[name] for name in ("steps",) if name in before} | found)
+        _dump(path, {name: before[name] for name in ("steps",) if name in before} | _rounded(found))
 
 
 def _dump(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_rounded(found), indent=1, sort_keys=True)
+    text = json.dumps(found, indent=1, sort_keys=True)
     path.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, text) + "\n", encoding="utf-8")
 
 

@@ -84,7 +84,8 @@ class StepFactors:
 
         before  factors that the predictions already had, to which these are added
         """
-        found = {name: getattr(self, name) for name in NAMES} | dict.fromkeys(("vector", "products"), self.compute)
+        found = {name: getattr(self, name) for name in NAMES}
+        found |= dict.fromkeys(("vector", "products"), self.compute)
         known = before or {}
         return {
             name: [round(value + (known[name][0] if name in known else 0.0), 5), round(sd, 5)]
