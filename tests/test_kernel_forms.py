@@ -302,4 +302,5 @@ def test_the_shipped_constants_are_those_the_recipe_gives(tmp_path):
     run(Data(recipe, Path(os.environ["PREDICTOR_DATA"])), tmp_path)
     for path in tmp_path.rglob("*.json"):
         shipped = json.loads((root / path.relative_to(tmp_path)).read_text())
+        shipped.pop("steps", None)  # of another fit, kept in the same file
         assert json.loads(path.read_text()) == shipped, path.name

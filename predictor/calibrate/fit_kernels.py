@@ -231,7 +231,7 @@ def run(data: Data, root: Path, spreads: bool = True) -> Fits:
 
 
 def write(data: Data, fits: Fits, root: Path) -> None:
-    """The shipped files, numbers to four digits."""
+    """The shipped files, numbers to four digits; what another fit put into a chip's file stays."""
     tables = [data.path("products", system) for system in (*data.chips(), *data.chips(apart=True))]
     head = {"as_of": data.recipe["as_of"], "source": data.recipe["source"]}
     products = {**head, "sha256": sha256(tables), **fits.shared}
@@ -247,12 +247,13 @@ def write(data: Data, fits: Fits, root: Path) -> None:
         }
         path = root / "hardware_profiles" / f"{id_}.fit.json"
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        _dump(path, {name: before[name] for name in ("steps",) if name in before} | _rounded(found))
+        kept = {name: before[name] for name in ("steps",) if name in before}
+        _dump(path, dict(sorted((kept | _rounded(found)).items())))
 
 
 def _dump(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1, sort_keys=True)
+    text = json.dumps(found, indent=1)
     path.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, text) + "\n", encoding="utf-8")
 
 
@@ -262,7 +263,7 @@ def _on_a_line(match: re.Match[str]) -> str:
 
 def _rounded(found: Any) -> Any:
     if isinstance(found, dict):
-        return {key: _rounded(value) for key, value in found.items()}
+        return {key: _rounded(value) for key, value in sorted(found.items())}
     if isinstance(found, list | tuple):
         return [_rounded(value) for value in found]
     return float(f"{found:.4g}") if isinstance(found, float) else found
