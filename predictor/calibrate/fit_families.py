@@ -4,6 +4,7 @@ Each step adds to ``Fits``: its own section of the shared constants, and a rate 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from predictor.calibrate.kernel_classes import by_family, middle
 from predictor.calibrate.kernel_data import Data, Fits, draw_any, draw_rows
 from predictor.calibrate.kernel_tables import Columns, read_columns
 from predictor.kernels import chip as chips
+from predictor.kernels.chip import ChipRates
 from predictor.kernels.experts import Fused
 from predictor.profile import find_profile
 
@@ -172,10 +174,11 @@ def fit_plain_of(data: Data, fits: Fits) -> None:
         accelerator = find_profile(id_)
         peak = accelerator.peak_flop_per_s["fp32"].value
         ids.append(id_)
+        chip = _empty(chips.bare(accelerator), fits.shared["form"]["common"])
         for op, group in groups.items():
             found = [t.where((t.text["device"] == device) & (t.text["op"] == op)) for t in tables]
             rows = next(t for t in found if t.rows)
-            group.append(Rows(chips.bare(accelerator), peak, as_products(draw_any(rows, spec["rows"], 0))))
+            group.append(Rows(chip, peak, as_products(draw_any(rows, spec["rows"], 0))))
     result = fit_fused.fit_plain(groups["linear"], groups["bmm"])
     joule: dict[str, list[float]] = {}
     for id_, values in zip(ids, result.values, strict=True):
@@ -195,6 +198,12 @@ def fit_plain_of(data: Data, fits: Fits) -> None:
         "usual": spec["usual"],
     }
     fits.shared["classes"]["nvidia"]["vector"] = (spec["usual"], 0.1)
+
+
+def _empty(chip: ChipRates, common: dict[str, float]) -> ChipRates:
+    """The chip with what its products share with all others, for a form that fits the rest."""
+    form = replace(chip.products, sync_s=common["sync_s"], softness=common["softness"])
+    return replace(chip, products=form)
 
 
 def _plain_rows(path: Path) -> Columns:
